@@ -1,0 +1,68 @@
+// Package host is the seam to the machine a node runs on: every socket, name
+// lookup and interface address comes through a Network. OS is the machine
+// itself; internal/simnet is a simulated one. No other package opens a socket.
+package host
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/packet"
+)
+
+// A Network is all that a node asks of its host's network.
+type Network interface {
+	// ListenUDP binds a wildcard socket of one family, which is "udp4" or
+	// "udp6" (IPv6 only). Port 0 lets the system choose.
+	ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error)
+
+	// Dial connects as net.Dialer.DialContext does: networks tcp, tcp4, tcp6 and
+	// unix.
+	Dial(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Listen listens as net.ListenConfig.Listen does.
+	Listen(ctx context.Context, network, address string) (net.Listener, error)
+
+	// LookupNetIP resolves a name as net.Resolver.LookupNetIP does; network is
+	// ip, ip4 or ip6. Results are unmapped (SVC-03).
+	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
+
+	// Interfaces returns the host's interfaces that are up.
+	Interfaces() ([]Interface, error)
+}
+
+// An Interface is one network interface that is up.
+type Interface struct {
+	Name     string
+	Loopback bool
+	Addrs    []netip.Prefix // addresses with their on-link prefix length
+}
+
+// A UDPConn is a UDP socket that moves datagrams in batches. One goroutine may
+// read while another writes; writes from several goroutines are allowed.
+type UDPConn interface {
+	// ReadBatch waits for at least one message and fills ms[:n]. It returns
+	// net.ErrClosed after Close.
+	ReadBatch(ms []Message) (n int, err error)
+
+	// WriteBursts sends bursts to one address with as few system calls as the
+	// host allows. Room bytes are sent with the datagram. A burst that fails is
+	// lost; the error is the first one.
+	WriteBursts(to netip.AddrPort, bursts []packet.Burst) error
+
+	// LocalAddr returns the bound address.
+	LocalAddr() netip.AddrPort
+
+	// Close unblocks ReadBatch. It may be called more than once.
+	Close() error
+}
+
+// A Message is one read from a UDP socket: one datagram, or several of equal
+// size (the last may be shorter) that the host has joined.
+type Message struct {
+	Buf     []byte         // set by the caller; large enough for 64 KiB
+	N       int            // bytes read into Buf
+	Segment int            // size of each datagram; equals N for a single one
+	From    netip.AddrPort // sender, unmapped
+}
