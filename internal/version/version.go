@@ -37,7 +37,7 @@ func from(stamp string, info *debug.BuildInfo) string {
 	if v := moduleVersion(info); v != "" {
 		return trimV(v)
 	}
-	if c := commit(info); c != "" {
+	if c := commit(info); c != "" && info.Main.Path == modulePath {
 		return development + "+" + c
 	}
 	return development

@@ -28,7 +28,7 @@ func TestFrom(t *testing.T) {
 		"changed checkout":    {"", main("", settings("vcs.revision", "0123456789abcdef", "vcs.modified", "true")), development + "+012345678.dirty"},
 		"library":             {"", &debug.BuildInfo{Deps: []*debug.Module{{Path: modulePath, Version: "v0.5.0"}}}, "0.5.0"},
 		"library by replace":  {"", &debug.BuildInfo{Deps: []*debug.Module{{Path: modulePath, Version: "v0.0.0"}}}, development},
-		"other module's hash": {"", &debug.BuildInfo{Main: debug.Module{Path: "example.org/app", Version: "v3.0.0"}}, development},
+		"other module's hash": {"", &debug.BuildInfo{Main: debug.Module{Path: "example.org/app", Version: "v3.0.0"}, Settings: settings("vcs.revision", "0123456789abcdef")}, development},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := from(tt.stamp, tt.info); got != tt.want {
