@@ -40,7 +40,8 @@ type Rules struct {
 	m4     matches[v4]
 	m6     matches[v6]
 	grants []grants
-	exempt set // addresses of peers exempt from tailnet lock
+	exempt set  // addresses of peers exempt from tailnet lock
+	byCap  bool // a source is named by a capability
 }
 
 // Nothing are the Rules before the first network map: nothing passes (SVC-29).
@@ -70,6 +71,7 @@ func Compile(c Config) (*Rules, []error) {
 		return r, []error{fmt.Errorf("packetfilter: rule %d uses the obsolete SrcBits or Bits: the whole filter is void and nothing new is let in", i)}
 	}
 	b := &compiler{rules: r, caps: capOwners(c), sources: make(map[string]source)}
+	r.byCap = b.caps != nil
 	unsafe := false
 	for i := range c.Rules {
 		unsafe = b.add(i, &c.Rules[i]) || unsafe
@@ -77,7 +79,7 @@ func Compile(c Config) (*Rules, []error) {
 	b.finish()
 	if unsafe {
 		b.problem("a rule admits peers that tailnet lock exempts: everything is refused (SVC-16)")
-		*r = Rules{nothing: true, grants: r.grants, exempt: r.exempt}
+		*r = Rules{nothing: true, grants: r.grants, exempt: r.exempt, byCap: r.byCap}
 	}
 	if b.dropped > 0 {
 		b.problems = append(b.problems, fmt.Errorf("packetfilter: %d more malformed entries", b.dropped))

@@ -1,0 +1,261 @@
+package dataplane
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/dataplane/wireguard"
+	"github.com/seed94491740/tsnode/packet"
+	"github.com/seed94491740/tsnode/packetfilter"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+// sourceSlots is how many sources of datagrams a receiver remembers. The tunnel
+// tells sources apart by pointer, so a known one must come with the same.
+const sourceSlots = 64
+
+// A receiver takes what one receive goroutine reads, opens it and delivers it.
+type receiver struct {
+	d       *Dataplane
+	sink    sink
+	opener  *wireguard.Opener
+	now     wireguard.Tick // read once for each batch
+	inBatch bool
+	sources [sourceSlots]*wireguard.Source
+}
+
+// NewReceiver returns a Receiver for one receive goroutine: a socket's reader or
+// a relay connection's.
+func (d *Dataplane) NewReceiver() transport.Receiver {
+	r := &receiver{d: d, sink: sink{d: d, delivery: d.newDelivery()}}
+	r.opener = d.engine.NewOpener(&r.sink)
+	return r
+}
+
+// Receive is part of transport.Receiver.
+func (r *receiver) Receive(from transport.Endpoint, b []byte, segment, more int) {
+	if len(b) == 0 {
+		return
+	}
+	r.begin()
+	switch {
+	case from.IsDERP():
+		r.relayed(from, b, more)
+	case segment <= 0 || segment >= len(b):
+		r.datagram(from, b, more)
+	default:
+		r.run(from, b, segment, more)
+	}
+}
+
+// begin reads the clock and the table at the start of a batch.
+func (r *receiver) begin() {
+	if !r.inBatch {
+		r.inBatch = true
+		r.now = r.d.engine.Now()
+		r.sink.begin(r.d.table.Load(), r.now)
+	}
+}
+
+// Flush is part of transport.Receiver.
+func (r *receiver) Flush() {
+	r.opener.Flush()
+	r.inBatch = false
+}
+
+// run takes datagrams of equal size from one source. Transport messages stay
+// together; others may be among them.
+func (r *receiver) run(from transport.Endpoint, b []byte, segment, more int) {
+	start := 0
+	for at := 0; at < len(b); at += segment {
+		end := min(at+segment, len(b))
+		if transportMessage(b[at:end]) {
+			continue
+		}
+		r.openRun(from, b[start:at], segment, more+len(b)-at)
+		r.datagram(from, b[at:end], more+len(b)-end)
+		start = end
+	}
+	r.openRun(from, b[start:], segment, more)
+}
+
+func (r *receiver) openRun(from transport.Endpoint, b []byte, segment, more int) {
+	if len(b) > 0 {
+		r.opener.Open(r.source(from), b, segment, more, r.now)
+	}
+}
+
+// datagram takes one datagram from a UDP socket (PATH-61).
+func (r *receiver) datagram(from transport.Endpoint, b []byte, more int) {
+	switch classify(b) {
+	case isData:
+		r.opener.Open(r.source(from), b, 0, more, r.now)
+	case isWireGuard:
+		r.d.engine.Handshake(r.source(from), b)
+	case isDisco:
+		r.disco(from, false, b)
+	case isSTUN:
+		if hook := r.d.hooks.STUN; hook != nil {
+			hook(from.Addr, b)
+		}
+	case isRelayedDisco:
+		vni, control := geneveFields(b)
+		from.VNI = vni
+		r.disco(from, control, b[geneveHeader:])
+	case isRelayedWireGuard:
+		from.VNI, _ = geneveFields(b)
+		r.wireguard(from, b[geneveHeader:], more)
+	}
+}
+
+func (r *receiver) wireguard(from transport.Endpoint, b []byte, more int) {
+	if transportMessage(b) {
+		r.opener.Open(r.source(from), b, 0, more, r.now)
+		return
+	}
+	r.d.engine.Handshake(r.source(from), b)
+}
+
+// relayed takes one packet of a DERP connection, whose relay vouches for the
+// sender's key. Geneve is never looked for here (PATH-62).
+func (r *receiver) relayed(from transport.Endpoint, b []byte, more int) {
+	switch {
+	case transportMessage(b): // the keypair it names belongs to a peer, or it is dropped
+		r.opener.Open(r.source(from), b, 0, more, r.now)
+	case r.d.engine.Peer(from.Key) == nil:
+		r.d.dropped.add(UnknownSender, 1)
+	case startsDisco(b):
+		r.disco(from, false, b)
+	default:
+		r.d.engine.Handshake(r.source(from), b)
+	}
+}
+
+func (r *receiver) disco(from transport.Endpoint, control bool, frame []byte) {
+	if hook := r.d.hooks.Disco; hook != nil {
+		hook(from, control, frame)
+	}
+}
+
+// source returns the source for an endpoint, the same pointer as before if it
+// was seen lately.
+func (r *receiver) source(e transport.Endpoint) *wireguard.Source {
+	slot := &r.sources[slotOf(&e)]
+	if s := *slot; s != nil && s.Addr == e.Addr && s.VNI == e.VNI && s.Region == e.Region && s.Key == e.Key {
+		return s
+	}
+	*slot = &wireguard.Source{Addr: e.Addr, VNI: e.VNI, Region: e.Region, Key: e.Key}
+	return *slot
+}
+
+// slotOf spreads endpoints over the slots.
+func slotOf(e *transport.Endpoint) int {
+	if e.IsDERP() {
+		k := e.Key.Raw()
+		return int(k[0]) % sourceSlots
+	}
+	a := e.Addr.Addr().As16()
+	return int(uint(a[15])^uint(a[14])<<3^uint(a[7])^uint(e.Addr.Port())^uint(e.VNI)) % sourceSlots
+}
+
+// A sink takes what an Opener has opened: it says whose a source address is,
+// judges the packet and passes it to the stack.
+type sink struct {
+	d        *Dataplane
+	delivery Delivery
+	table    *table
+	now      wireguard.Tick
+
+	lastSrc   netip.Addr // owner of the last source, while table is the same
+	lastOwner *wireguard.Peer
+}
+
+func (s *sink) begin(t *table, now wireguard.Tick) {
+	s.now = now
+	if t != s.table {
+		s.table, s.lastSrc, s.lastOwner = t, netip.Addr{}, nil
+	}
+}
+
+// Owner is part of wireguard.Sink: the source check of every packet (WG-54,
+// SVC-42).
+func (s *sink) Owner(src netip.Addr) *wireguard.Peer {
+	if src == s.lastSrc && s.lastOwner != nil {
+		return s.lastOwner
+	}
+	p := s.table.routes.owner(src)
+	if p == nil {
+		return nil
+	}
+	s.lastSrc, s.lastOwner = src, s.d.bound(p)
+	return s.lastOwner
+}
+
+// Verdict is part of wireguard.Sink. The order is that of SVC-32: destination
+// translation, control messages, routing loops, filter.
+func (s *sink) Verdict(wp *wireguard.Peer, h *packet.Header, pkt []byte) wireguard.Verdict {
+	p := peerOf(wp)
+	if p == nil {
+		return wireguard.Drop
+	}
+	node := p.node.Load()
+	verdict := wireguard.PassFlow
+	if masquerades(node) {
+		verdict = wireguard.Pass // each packet has an address to rewrite
+		s.translate(node.MasqV4, s.table.own4, h, pkt)
+		s.translate(node.MasqV6, s.table.own6, h, pkt)
+	}
+	switch {
+	case h.Proto == packet.TSMP:
+		s.onControl(p, h, pkt)
+		return wireguard.Drop
+	case h.Proto == packet.UDP && carriesDisco(h, pkt[h.Transport+udpHeader:h.Length], &s.d.disco):
+		s.d.dropped.add(Looped, 1)
+		return wireguard.Drop
+	}
+	if reason := s.d.filter.In(h, pkt, node.Jailed, int64(s.now)); reason != packetfilter.Accepted {
+		s.refuse(p, h, reason)
+		s.logDrop(h, reason)
+		return wireguard.Drop
+	}
+	if h.IsSYN() {
+		s.logAccept(h)
+	}
+	return verdict
+}
+
+// translate puts our own address in place of the one by which the peer knows us
+// (SVC-33).
+func (s *sink) translate(masq, own netip.Addr, h *packet.Header, pkt []byte) {
+	if masq.IsValid() && h.Dst.Addr() == masq && own.IsValid() {
+		h.RewriteDst(pkt, own)
+	}
+}
+
+// Reserve is part of wireguard.Sink.
+func (s *sink) Reserve(n int) []byte { return s.delivery.Reserve(n) }
+
+// Commit is part of wireguard.Sink.
+func (s *sink) Commit(_ *wireguard.Peer, m packet.Merged) { s.delivery.Commit(m) }
+
+// Flush is part of wireguard.Sink.
+func (s *sink) Flush() { s.delivery.Flush() }
+
+func (s *sink) logDrop(h *packet.Header, why packetfilter.Reason) {
+	s.logVerdict(s.d.limits.logDrops, "inbound packet dropped", h, why)
+}
+
+func (s *sink) logAccept(h *packet.Header) {
+	s.logVerdict(s.d.limits.logAccepts, "inbound connection accepted", h, packetfilter.Accepted)
+}
+
+// logVerdict logs at the rates of SVC-31, never a payload, and only between
+// addresses of the tailnet (SVC-18).
+func (s *sink) logVerdict(limit *limiter, text string, h *packet.Header, why packetfilter.Reason) {
+	ctx := context.Background()
+	if !s.d.log.Enabled(ctx, slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
+		return
+	}
+	s.d.log.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.String()))
+}
