@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/seed94491740/tsnode/key"
@@ -29,9 +30,14 @@ func (e Endpoint) IsZero() bool { return e == Endpoint{} }
 type Underlay interface {
 	// Send queues or sends bursts to one endpoint. It never blocks on a peer or
 	// a relay: what cannot be sent is dropped and counted. The bursts are
-	// borrowed until Send returns.
+	// borrowed until Send returns. An error that is ErrUnreachable asks the
+	// caller to forget the path.
 	Send(to Endpoint, bursts []packet.Burst) error
 }
+
+// ErrUnreachable says that this host has no way to an endpoint now (PATH-59,
+// PATH-60): its peer is better reached by another path.
+var ErrUnreachable = errors.New("endpoint unreachable from this host")
 
 // A Receiver takes what one receive goroutine reads. It is used by that
 // goroutine alone.

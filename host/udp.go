@@ -1,0 +1,49 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// An Offloader is a UDPConn whose offloads can be switched at run time, as the
+// node attributes disable-udp-gso and disable-udp-gro ask (PATH-56). Both are on
+// from the start where the host has them.
+type Offloader interface {
+	// SetOffload switches segmentation of outgoing bursts and coalescing of
+	// incoming datagrams. Asking for what the host does not have is no error.
+	SetOffload(segmentation, coalescing bool) error
+}
+
+// An OverflowCounter is a UDPConn that knows how many datagrams the host has
+// dropped because its receive buffer was full. The count wraps.
+type OverflowCounter interface{ Overflows() uint32 }
+
+// localAddr returns the bound address of c.
+func localAddr(c *net.UDPConn) netip.AddrPort {
+	a := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// closeOnce closes c; closing it again is no error.
+func closeOnce(c *net.UDPConn) error {
+	if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// familyError says that a socket of one family was given an address of the
+// other.
+func familyError(to netip.AddrPort) error {
+	return fmt.Errorf("host: send to %v: %w", to, errFamily)
+}
+
+var errFamily = errors.New("not an address of the socket's family")
+
+func readError(e syscall.Errno) error { return os.NewSyscallError("recvmmsg", e) }
+
+func writeError(e syscall.Errno) error { return os.NewSyscallError("sendmmsg", e) }

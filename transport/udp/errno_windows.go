@@ -1,0 +1,29 @@
+package udp
+
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
+
+// classifySystem is the table of PATH-59 with the additions of PATH-60, in the
+// numbers of Winsock.
+func classifySystem(err error) failure {
+	var e windows.Errno
+	if !errors.As(err, &e) {
+		return other
+	}
+	switch e {
+	case windows.WSAENOBUFS, windows.WSAEWOULDBLOCK:
+		return lost
+	case windows.WSAEACCES:
+		return forbidden
+	case windows.ERROR_NO_DATA, windows.ERROR_BROKEN_PIPE, windows.WSAENOTCONN, windows.WSAENOTSOCK:
+		return broken
+	case windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH, windows.WSAEADDRNOTAVAIL, windows.WSAENETDOWN:
+		return unreachable
+	case windows.WSAEMSGSIZE:
+		return tooLong
+	}
+	return other
+}

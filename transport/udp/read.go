@@ -1,0 +1,110 @@
+package udp
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+const (
+	// readBuffers is how many messages one read may take (WG-81).
+	readBuffers = 8
+
+	// readBuffer is the size of each in bytes: what the host joins, at most.
+	readBuffer = 64 << 10
+
+	// maxReadPause bounds how long a reader waits after a read has failed.
+	maxReadPause = time.Second
+
+	// maxReadFailures is how many reads in a row may fail before the socket is
+	// held for broken.
+	maxReadFailures = 10
+)
+
+func (s *Socket) v4reader(ctx context.Context) error { return s.read(ctx, &s.v4) }
+
+func (s *Socket) v6reader(ctx context.Context) error { return s.read(ctx, &s.v6) }
+
+// A reader is one receive goroutine with all it needs.
+type reader struct {
+	stats    *counters
+	receiver transport.Receiver
+	messages []host.Message
+}
+
+func newReader(stats *counters, r transport.Receiver) *reader {
+	arena := make([]byte, readBuffers*readBuffer)
+	ms := make([]host.Message, readBuffers)
+	for i := range ms {
+		ms[i].Buf = arena[i*readBuffer : (i+1)*readBuffer : (i+1)*readBuffer]
+	}
+	return &reader{stats, r, ms}
+}
+
+// read reads whatever socket the family has, across rebinds, until ctx ends.
+func (s *Socket) read(ctx context.Context, f *family) error {
+	r := newReader(&s.stats, s.newReceiver())
+	for {
+		c, changed := f.conn.Load()
+		if c != nil && !r.drain(ctx, c) && f.conn.Get() == c {
+			post(s.broken)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// drain reads one socket until it is closed, or false until it looks broken.
+func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
+	pause := actor.Backoff{Max: maxReadPause}
+	for {
+		n, err := c.ReadBatch(r.messages)
+		switch {
+		case err == nil:
+			pause.Reset()
+			r.deliver(r.messages[:n])
+		case errors.Is(err, net.ErrClosed):
+			return true
+		default: // of one datagram, as WSAEMSGSIZE is (PATH-59)
+			r.stats.readErrors.Add(1)
+			if pause.Failures() == maxReadFailures {
+				return false
+			}
+			if pause.Wait(ctx) != nil {
+				return true
+			}
+		}
+	}
+}
+
+// deliver hands one batch to the receiver.
+func (r *reader) deliver(ms []host.Message) {
+	more, datagrams := 0, 0
+	for i := range ms {
+		more += ms[i].N
+	}
+	r.stats.receivedBytes.Add(uint64(more))
+	for i := range ms {
+		m := &ms[i]
+		more -= m.N
+		if m.N == 0 { // skipped: PATH-62
+			continue
+		}
+		segment, count := 0, 1
+		if m.Segment > 0 && m.Segment < m.N {
+			segment, count = m.Segment, (m.N+m.Segment-1)/m.Segment
+		}
+		datagrams += count
+		r.receiver.Receive(transport.Endpoint{Addr: m.From}, m.Buf[:m.N], segment, more)
+	}
+	r.stats.received.Add(uint64(datagrams))
+	r.receiver.Flush()
+}
