@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"syscall"
 )
 
 // udpBuffer is the size asked for a UDP socket's send and receive buffers, in
@@ -88,6 +87,3 @@ func prefixes(addrs []net.Addr) []netip.Prefix {
 	}
 	return ps
 }
-
-// control runs f on the socket behind c.
-func control(c syscall.RawConn, f func(fd uintptr)) { c.Control(f) }
