@@ -1,0 +1,183 @@
+package derp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/packet"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+// Times of a region's connection.
+const (
+	// retryMax is the longest pause between two connection attempts before the
+	// random factor (DERP-145).
+	retryMax = 5 * time.Second
+	// steady is how long a connection must have lived for the next attempt to
+	// follow without a growing pause.
+	steady = 10 * time.Second
+)
+
+// A ClientState is what is known of a region's connection.
+type ClientState struct {
+	Connected  bool
+	Since      time.Time // of Connected's last change
+	Node       string    // name of the relay, while connected
+	Generation uint32    // number of connections so far, failed attempts not counted
+	Failures   int       // attempts that failed in a row
+	Err        error     // why the last connection or attempt ended
+	Problem    string    // what the relay says is wrong (Health); empty = nothing
+}
+
+// A Client keeps one region connected: it dials, logs in, reads and writes, and
+// does it again after a failure. Packets that are queued while it is away are
+// sent when it is back, the newest first to survive.
+type Client struct {
+	region   *netmap.Region
+	id       uint16
+	dialer   *Dialer
+	private  key.NodePrivate
+	receiver func() transport.Receiver
+	log      *slog.Logger
+	routes   *routes
+	changed  func() // called after each change of state; must not block
+
+	queue *sendQueue
+	state actor.Cell[ClientState]
+	live  atomic.Uint32 // generation of the connection that is up; 0 = none
+	home  atomic.Bool
+	last  atomic.Int64  // Unix nanoseconds when something was last read, within 5 s
+	check chan struct{} // holds a token when the connection is to be checked
+	stats counters
+}
+
+// counters count what a region's client has done since it was made.
+type counters struct {
+	sentPackets, sentBytes         atomic.Uint64
+	flushes                        atomic.Uint64
+	receivedPackets, receivedBytes atomic.Uint64
+	unknownFrames, shortFrames     atomic.Uint64
+	goneDisconnected, goneNotHere  atomic.Uint64
+}
+
+func (*Client) String() string { return "derp.Client" }
+
+// push queues datagrams for a peer in the region.
+func (c *Client) push(peer key.NodePublic, bursts []packet.Burst) { c.queue.push(peer, bursts) }
+
+// State returns what is known of the connection.
+func (c *Client) State() ClientState { return c.state.Get() }
+
+// setHome tells the relay, now and on every new connection, whether this is
+// our home (DERP-118).
+func (c *Client) setHome(home bool) {
+	if c.home.Swap(home) != home {
+		c.queue.poke()
+	}
+}
+
+// verify makes the client check that its connection still works (DERP-147).
+func (c *Client) verify() {
+	select {
+	case c.check <- struct{}{}:
+	default:
+	}
+	c.queue.poke()
+}
+
+// Serve keeps the region connected until ctx ends.
+func (c *Client) Serve(ctx context.Context) error {
+	rx := c.receiver()
+	retry := actor.Backoff{Max: retryMax}
+	for {
+		up, advice, err := c.session(ctx, rx)
+		if ctx.Err() != nil {
+			c.publish(ClientState{Generation: c.state.Get().Generation, Since: time.Now()})
+			return ctx.Err()
+		}
+		if up >= steady {
+			retry.Reset()
+		}
+		wait := max(retry.Next(), advice)
+		c.failed(err, retry.Failures())
+		c.log.Debug("derp connection ended", "region", c.id, "err", err, "retry", wait)
+		if err := actor.Sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// session makes one connection and runs it to its end. up is how long it
+// lived, advice how long the relay asked us to stay away.
+func (c *Client) session(ctx context.Context, rx transport.Receiver) (up, advice time.Duration, err error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	s := &session{Client: c, conn: conn, rx: rx, pongs: make(chan [PingSize]byte, 1)}
+	generation := c.state.Get().Generation + 1
+	s.learn = learner{routes: c.routes, here: route{c.id, generation}}
+	start := time.Now()
+	c.queue.setUp(true)
+	err = s.run(ctx)
+	c.live.Store(0)
+	c.queue.setUp(false)
+	c.routes.forgetConn(s.learn.here)
+	return time.Since(start), s.advice, err
+}
+
+// connect dials the region and sends the login, all within one budget
+// (DERP-121).
+func (c *Client) connect(ctx context.Context) (*Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectBudget, errBudget)
+	defer cancel()
+	stream, err := c.dialer.Dial(ctx, c.region)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := Login(ctx, stream, c.private, ClientInfo{CanAckPings: true})
+	if err != nil {
+		return nil, fmt.Errorf("region %d: %w", c.id, err)
+	}
+	return conn, nil
+}
+
+// connected publishes that the relay has accepted the login.
+func (c *Client) connected(conn *Conn, generation uint32) {
+	st := ClientState{Connected: true, Since: time.Now(), Generation: generation}
+	if n := conn.Node(); n != nil {
+		st.Node = n.Name
+	}
+	c.live.Store(generation)
+	c.log.Debug("derp connected", "region", c.id, "node", st.Node, "relay", conn.ServerKey())
+	c.publish(st)
+}
+
+// failed publishes that there is no connection.
+func (c *Client) failed(err error, failures int) {
+	old := c.state.Get()
+	st := ClientState{Since: old.Since, Generation: old.Generation, Failures: failures, Err: err}
+	if old.Connected || old.Since.IsZero() {
+		st.Since = time.Now()
+	}
+	c.publish(st)
+}
+
+func (c *Client) publish(st ClientState) {
+	c.state.Store(st)
+	c.changed()
+}
+
+// Errors that end a connection; the region is tried again.
+var (
+	errBudget      = errors.New("derp: no connection within 10 s")
+	errNoPong      = errors.New("derp: relay did not answer a ping within 3 s")
+	errAddressGone = errors.New("derp: local address of the connection is gone")
+)
