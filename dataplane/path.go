@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/seed94491740/tsnode/dataplane/wireguard"
 	"github.com/seed94491740/tsnode/key"
@@ -50,14 +51,14 @@ func (p *peer) current() Path {
 		}
 		return Path{Best: transport.Endpoint{Addr: node.Endpoints[0]}}
 	}
-	region := uint16(node.HomeDERP)
-	if region == 0 {
-		region = uint16(p.region.Load())
+	region := node.HomeDERP
+	if region <= 0 {
+		region = int(p.region.Load())
 	}
-	if region == 0 {
+	if region <= 0 || region > math.MaxUint16 {
 		return Path{}
 	}
-	return Path{Best: transport.Endpoint{Region: region, Key: p.key}}
+	return Path{Best: transport.Endpoint{Region: uint16(region), Key: p.key}}
 }
 
 // learn remembers where an authenticated packet of the peer came from. A UDP
