@@ -45,27 +45,30 @@ func (s *peersService) apply(f *filterKeeper, nm *netmap.Netmap, pol *Policy) {
 	s.publish(t, diff)
 }
 
-// publish makes a table current. The tunnel learns of new peers before the
-// routes lead to them, and of removed ones after.
+// publish makes a table current and tells the tunnel which peers came and went.
+// A node that got another ID keeps its key: it goes before it comes.
 func (s *peersService) publish(t *table, diff *tableDiff) {
-	var add wireguard.PeerDiff
+	for _, u := range diff.updated {
+		s.d.rebind(u.peer, u.node)
+	}
+	var gone, come wireguard.PeerDiff
+	for _, p := range diff.removed {
+		if wp := s.d.bound(p); wp != nil {
+			gone.Remove = append(gone.Remove, wp)
+		}
+	}
 	for _, p := range diff.added {
 		if to, listed := s.d.direct[p.key]; listed && to.IsValid() {
 			p.path.Store(&Path{Best: transport.Endpoint{Addr: to}})
 		}
-		add.Add = append(add.Add, wireguard.NewPeer{Key: p.key, Owner: p})
-	}
-	for _, u := range diff.updated {
-		s.d.rebind(u.peer, u.node)
-	}
-	for _, p := range diff.removed {
-		if wp := s.d.bound(p); wp != nil {
-			add.Remove = append(add.Remove, wp)
-		}
+		come.Add = append(come.Add, wireguard.NewPeer{Key: p.key, Owner: p})
 	}
 	s.d.table.Store(t)
-	if len(add.Add) > 0 || len(add.Remove) > 0 {
-		s.d.engine.Update(add)
+	if len(gone.Remove) > 0 {
+		s.d.engine.Update(gone)
+	}
+	if len(come.Add) > 0 {
+		s.d.engine.Update(come)
 	}
 }
 

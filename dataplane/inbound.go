@@ -192,37 +192,44 @@ func (s *sink) Owner(src netip.Addr) *wireguard.Peer {
 	return s.lastOwner
 }
 
-// Verdict is part of wireguard.Sink. The order is that of SVC-32: destination
-// translation, control messages, routing loops, filter.
+// Verdict is part of wireguard.Sink.
 func (s *sink) Verdict(wp *wireguard.Peer, h *packet.Header, pkt []byte) wireguard.Verdict {
 	p := peerOf(wp)
-	if p == nil {
+	switch {
+	case p == nil || !s.judge(p, h, pkt):
 		return wireguard.Drop
+	case masquerades(p.node.Load()): // each packet has an address to rewrite
+		return wireguard.Pass
 	}
+	return wireguard.PassFlow
+}
+
+// judge reports whether a packet of p, whose source address was checked, goes to
+// the stack. The order is that of SVC-32: destination translation, control
+// messages, routing loops, filter.
+func (s *sink) judge(p *peer, h *packet.Header, pkt []byte) bool {
 	node := p.node.Load()
-	verdict := wireguard.PassFlow
 	if masquerades(node) {
-		verdict = wireguard.Pass // each packet has an address to rewrite
 		s.translate(node.MasqV4, s.table.own4, h, pkt)
 		s.translate(node.MasqV6, s.table.own6, h, pkt)
 	}
 	switch {
 	case h.Proto == packet.TSMP:
 		s.onControl(p, h, pkt)
-		return wireguard.Drop
+		return false
 	case h.Proto == packet.UDP && carriesDisco(h, pkt[h.Transport+udpHeader:h.Length], &s.d.disco):
 		s.d.dropped.add(Looped, 1)
-		return wireguard.Drop
+		return false
 	}
 	if reason := s.d.filter.In(h, pkt, node.Jailed, int64(s.now)); reason != packetfilter.Accepted {
 		s.refuse(p, h, reason)
 		s.logDrop(h, reason)
-		return wireguard.Drop
+		return false
 	}
 	if h.IsSYN() {
 		s.logAccept(h)
 	}
-	return verdict
+	return true
 }
 
 // translate puts our own address in place of the one by which the peer knows us

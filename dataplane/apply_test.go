@@ -1,0 +1,167 @@
+package dataplane
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/packet"
+	"github.com/seed94491740/tsnode/packetfilter"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+// TestFilterFollowsPeers: rules that name a capability change with the peers
+// that hold it, though the rules themselves stay.
+func TestFilterFollowsPeers(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		nm := &netmap.Netmap{Self: b.self(), Filter: []netmap.FilterRule{{
+			SrcIPs: []string{"cap:x"}, DstPorts: []netmap.NetPortRange{{IP: "*", Ports: netmap.PortRange{Last: 65535}}},
+		}}}
+		give := func(caps netmap.CapMap) {
+			next, peer := *nm, a.self()
+			peer.CapMap = caps
+			next.Peers = []*netmap.Peer{peer}
+			b.netmap.Store(&next)
+			synctest.Wait()
+		}
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		give(nil)
+		a.send(pkt)
+		b.wantReceived(t, "without the capability")
+		give(netmap.CapMap{"x": nil})
+		a.send(pkt)
+		b.wantReceived(t, "with it", pkt)
+		give(nil)
+		a.send(pkt)
+		b.wantReceived(t, "without it again")
+	})
+}
+
+// TestFilterFollowsExemptPeers: a peer that tailnet lock exempts makes open
+// rules unsafe (SVC-16).
+func TestFilterFollowsExemptPeers(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		nm := *b.netmap.Get()
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		exempt := &netmap.Peer{ID: 9, Key: testKey(9), HomeDERP: 1, UnsignedPeerAPIOnly: true, AllowedIPs: prefixes("100.64.0.9/32")}
+		for _, unsafe := range []bool{false, true, false} {
+			next := nm
+			if unsafe {
+				next.Peers = append(next.Peers[:1:1], exempt)
+			}
+			b.netmap.Store(&next)
+			synctest.Wait()
+			a.send(pkt)
+			if got := len(b.cable.take()); (got == 0) != unsafe {
+				t.Errorf("unsafe %v: %d packets", unsafe, got)
+			}
+		}
+	})
+}
+
+// TestFilterIsKept: a network map that changes nothing for the filter leaves the
+// compiled rules in place.
+func TestFilterIsKept(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		before := b.d.filter.Rules()
+		next, peer := *b.netmap.Get(), a.self()
+		peer.HomeDERP = 77
+		next.Peers = []*netmap.Peer{peer}
+		b.netmap.Store(&next)
+		synctest.Wait()
+		if b.d.filter.Rules() != before {
+			t.Error("the rules were compiled again")
+		}
+		if s, _ := b.d.Peer(a.key); s.Path.Best.Region != 77 {
+			t.Errorf("path %+v, want the new home relay", s.Path)
+		}
+		b.policy.Store(&Policy{ShieldsUp: true})
+		synctest.Wait()
+		if b.d.filter.Rules() == before {
+			t.Error("the policy has no effect")
+		}
+	})
+}
+
+// TestNodeIDChange: the same key under another node ID is another peer, and
+// traffic goes on.
+func TestNodeIDChange(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		pkt := udpPacket("100.64.0.2:1", "100.64.0.1:1")
+		b.send(pkt)
+		a.wantReceived(t, "before", pkt)
+		moved := a.self()
+		moved.ID = 50
+		b.learn(moved)
+		synctest.Wait()
+		b.send(pkt)
+		a.wantReceived(t, "after", pkt)
+	})
+}
+
+// TestCapsThroughTheFilter covers what WhoIs asks.
+func TestCapsThroughTheFilter(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		b.netmap.Store(&netmap.Netmap{Self: b.self(), Peers: []*netmap.Peer{a.self()}, Filter: []netmap.FilterRule{{
+			SrcIPs: []string{"100.64.0.1"}, CapGrant: []netmap.CapGrant{{Dsts: prefixes("100.64.0.2/32"), Caps: []string{"example.com/x"}}},
+		}}})
+		synctest.Wait()
+		if caps := b.d.Caps(a.addr, b.addr); len(caps) != 1 || !caps.Has("example.com/x") {
+			t.Errorf("caps %v", caps)
+		}
+	})
+}
+
+// FuzzReceive throws datagrams at a receiver.
+func FuzzReceive(f *testing.F) {
+	f.Add(unhex(f, discoPing), 0, false)
+	f.Add(append([]byte{4, 0, 0, 0, 1, 2, 3, 4}, make([]byte, 40)...), 24, false)
+	f.Add(append([]byte{1, 0, 0, 0}, make([]byte, 144)...), 0, true)
+	f.Add(append(unhex(f, "00007a120a0b0c00"), 4, 0, 0, 0), 1, false)
+	nodes, stop := testNodes(f, nil)
+	f.Cleanup(stop)
+	nodes[0].learn(nodes[1].self())
+	r := nodes[0].d.NewReceiver()
+	f.Fuzz(func(t *testing.T, b []byte, segment int, relayed bool) {
+		from := transport.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.2:41641")}
+		if relayed {
+			from = transport.Endpoint{Region: 1, Key: nodes[1].key}
+		}
+		r.Receive(from, b, segment, 0)
+		r.Flush()
+		if got := nodes[0].cable.take(); len(got) != 0 {
+			t.Fatalf("delivered %x", got)
+		}
+	})
+}
+
+// FuzzVerdict gives decrypted packets of any form to a sink.
+func FuzzVerdict(f *testing.F) {
+	f.Add(udpPacket("100.64.0.2:1", "100.64.0.1:1", 1, 2, 3))
+	f.Add(tcpPacket("100.64.0.2:1", "100.99.0.1:80", packet.SYN))
+	ping, err := packet.AppendPing(nil, netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("100.64.0.1"), [8]byte{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ping)
+	nodes, stop := testNodes(f, nil)
+	f.Cleanup(stop)
+	peer := newPeer(&netmap.Peer{MasqV4: netip.MustParseAddr("100.99.0.1"), Key: key.NodePublicFromRaw([32]byte{9})})
+	rules, _ := packetfilter.Compile(packetfilter.Config{Local: packetfilter.Local{Own: prefixes("100.64.0.1/32")}})
+	nodes[0].d.filter.Install(rules)
+	s := &sink{d: nodes[0].d, table: emptyTable(), now: 1}
+	s.table.own4 = netip.MustParseAddr("100.64.0.1")
+	f.Fuzz(func(t *testing.T, pkt []byte) {
+		var h packet.Header
+		h.Parse(pkt)
+		passed := s.judge(peer, &h, pkt)
+		if passed && h.Proto == packet.TSMP {
+			t.Fatal("a control message passed")
+		}
+		if h.Parse(pkt); passed && h.Proto != packet.Fragment && len(pkt) > 0 && h.Dst.Addr() != s.table.own4 {
+			t.Fatalf("passed to %v", h.Dst)
+		}
+	})
+}
