@@ -20,8 +20,8 @@ func (*peersService) String() string { return "dataplane.peers" }
 func (s *peersService) Serve(ctx context.Context) error {
 	var filter filterKeeper
 	for {
-		nm, mapChanged := s.d.netmaps.Load()
-		policy, policyChanged := s.d.policies.Load()
+		nm, mapChanged := s.d.config.Netmap.Load()
+		policy, policyChanged := s.d.config.Policy.Load()
 		s.apply(&filter, nm, policy)
 		select {
 		case <-ctx.Done():
@@ -36,13 +36,14 @@ func (s *peersService) apply(f *filterKeeper, nm *netmap.Netmap, pol *Policy) {
 	if pol == nil {
 		pol = new(Policy)
 	}
-	none := nm == nil
+	none, given := nm == nil, nm
 	if none {
 		nm = new(netmap.Netmap)
 	}
 	t, diff := s.d.table.Load().next(nm, pol)
 	s.install(f, t, diff, none)
 	s.publish(t, diff)
+	s.d.applied.Store(given)
 }
 
 // publish makes a table current and tells the tunnel which peers came and went.
@@ -58,7 +59,7 @@ func (s *peersService) publish(t *table, diff *tableDiff) {
 		}
 	}
 	for _, p := range diff.added {
-		if to, listed := s.d.direct[p.key]; listed && to.IsValid() {
+		if to, listed := s.d.config.DirectUDP[p.key]; listed && to.IsValid() {
 			p.path.Store(&Path{Best: transport.Endpoint{Addr: to}})
 		}
 		come.Add = append(come.Add, wireguard.NewPeer{Key: p.key, Owner: p})
@@ -96,7 +97,7 @@ func (s *peersService) install(f *filterKeeper, t *table, diff *tableDiff, none 
 	s.d.filter.Install(rules)
 	if len(problems) != f.problems {
 		for _, err := range problems {
-			s.d.log.Warn("packet filter of the control server", "err", err)
+			s.d.config.Logger.Warn("packet filter of the control server", "err", err)
 		}
 	}
 	*f = filterKeeper{valid: true, netmap: t.netmap, policy: t.policy, problems: len(problems)}

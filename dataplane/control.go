@@ -58,7 +58,7 @@ func (d *Dataplane) say(to *peer, build func(b []byte) ([]byte, error)) error {
 	case d.answers <- a:
 		return nil
 	default:
-		d.dropped.add(ControlFull, 1)
+		d.count.dropped.add(ControlFull, 1)
 		return errControlFull
 	}
 }
@@ -83,17 +83,17 @@ func (s *sink) onControl(p *peer, h *packet.Header, pkt []byte) {
 	m, ok := packet.ParseTSMP(h, pkt)
 	switch {
 	case !ok:
-		d.dropped.add(BadControl, 1)
+		d.count.dropped.add(BadControl, 1)
 	case m.Type == packet.TSMPPing:
 		s.pong(p, h, m.Data)
-	case m.Type == packet.TSMPPong && d.hooks.Pong != nil:
-		d.hooks.Pong(h.Src.Addr(), m.Data, m.Port)
-	case m.Type == packet.TSMPReject && d.hooks.Rejected != nil && !m.Reject.MaybeBroken:
-		d.hooks.Rejected(m.Reject)
-	case m.Type == packet.TSMPAdvert && d.hooks.DiscoKey != nil:
+	case m.Type == packet.TSMPPong && d.config.Hooks.Pong != nil:
+		d.config.Hooks.Pong(h.Src.Addr(), m.Data, m.Port)
+	case m.Type == packet.TSMPReject && d.config.Hooks.Rejected != nil && !m.Reject.MaybeBroken:
+		d.config.Hooks.Rejected(m.Reject)
+	case m.Type == packet.TSMPAdvert && d.config.Hooks.DiscoKey != nil:
 		disco := key.DiscoPublicFromRaw(m.Disco)
 		if !disco.IsZero() && p.node.Load().HasAddr(h.Src.Addr()) {
-			d.hooks.DiscoKey(p.key, disco)
+			d.config.Hooks.DiscoKey(p.key, disco)
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (s *sink) pong(p *peer, h *packet.Header, data [8]byte) {
 		return
 	}
 	if !d.limits.pongs.allow(s.now) {
-		d.dropped.add(Limited, 1)
+		d.count.dropped.add(Limited, 1)
 		return
 	}
 	port := s.table.policy.PeerAPI4
@@ -132,7 +132,7 @@ func (s *sink) refuse(p *peer, h *packet.Header, why packetfilter.Reason) {
 		return
 	}
 	if !s.d.limits.rejects.allow(s.now) {
-		s.d.dropped.add(Limited, 1)
+		s.d.count.dropped.add(Limited, 1)
 		return
 	}
 	r := packet.Reject{Proto: h.Proto, Reason: reason, Src: h.Src, Dst: h.Dst}
@@ -145,7 +145,7 @@ func (s *sink) refuse(p *peer, h *packet.Header, why packetfilter.Reason) {
 // released when the outbound loop goes on (WG-84).
 func (d *Dataplane) unreachable(h *packet.Header, head []byte, now wireguard.Tick) {
 	if !d.limits.unreachables.allow(now) {
-		d.dropped.add(Limited, 1)
+		d.count.dropped.add(Limited, 1)
 		return
 	}
 	pkt := h.AppendUnreachable(nil, head)
@@ -155,6 +155,6 @@ func (d *Dataplane) unreachable(h *packet.Header, head []byte, now wireguard.Tic
 	select {
 	case d.errands <- pkt:
 	default:
-		d.dropped.add(ControlFull, 1)
+		d.count.dropped.add(ControlFull, 1)
 	}
 }

@@ -46,12 +46,12 @@ func (s *sinkhole) Flush()                 {}
 // over the session that both have.
 func loopback(a, b *testNode) (*outbound, *sinkhole) {
 	hole := new(sinkhole)
-	newDelivery := b.d.newDelivery
-	b.d.newDelivery = func() Delivery { return hole }
+	newDelivery := b.d.config.NewDelivery
+	b.d.config.NewDelivery = func() Delivery { return hole }
 	r := b.d.NewReceiver()
-	b.d.newDelivery = newDelivery
+	b.d.config.NewDelivery = newDelivery
 	o := newOutbound(a.d)
-	o.sender = sender{d: &Dataplane{underlay: &tap{transport.Endpoint{Addr: a.udp}, r}}}
+	o.sender = sender{d: &Dataplane{config: Config{Underlay: &tap{transport.Endpoint{Addr: a.udp}, r}}}}
 	return o, hole
 }
 

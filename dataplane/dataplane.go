@@ -113,56 +113,39 @@ type Hooks struct {
 // A Dataplane is the packet pipeline of one node. Its services do the work;
 // everything else about it may be used from any goroutine.
 type Dataplane struct {
-	link        Link
-	newDelivery func() Delivery
-	underlay    transport.Underlay
-	netmaps     *actor.Cell[*netmap.Netmap]
-	policies    *actor.Cell[*Policy]
-	disco       key.DiscoPublic
-	direct      map[key.NodePublic]netip.AddrPort
-	hooks       Hooks
-	log         *slog.Logger
-
+	config  Config
 	engine  *wireguard.Engine
 	filter  *packetfilter.Filter
-	table   atomic.Pointer[table] // written by the peers service
-	answers chan answer           // to peers; outlives a restart
-	errands chan []byte           // ICMP for our own stack; outlives a restart
-	binding sync.Mutex            // guards peer.tunnel against a change of masquerade
+	table   atomic.Pointer[table]       // written by the peers service
+	applied *actor.Cell[*netmap.Netmap] // what table was made from
+	answers chan answer                 // to peers; outlives a restart
+	errands chan []byte                 // ICMP for our own stack; outlives a restart
+	binding sync.Mutex                  // guards peer.tunnel against a change of masquerade
 	limits  limits
-	dropped counters
+	count   counters
 }
 
 // New returns a Dataplane in which nothing passes. It starts nothing: run its
 // Services.
 func New(c Config) (*Dataplane, error) {
-	if err := c.check(); err != nil {
+	if err := c.complete(); err != nil {
 		return nil, err
 	}
 	d := &Dataplane{
-		link: c.Link, newDelivery: c.NewDelivery, underlay: c.Underlay, netmaps: c.Netmap, policies: c.Policy,
-		disco: c.Disco, direct: c.DirectUDP, hooks: c.Hooks, log: c.Logger,
-		filter: packetfilter.New(c.Flows), answers: make(chan answer, maxAnswers), errands: make(chan []byte, maxErrands), limits: newLimits(),
-	}
-	if d.log == nil {
-		d.log = slog.New(slog.DiscardHandler)
-	}
-	if d.policies == nil {
-		d.policies = actor.NewCell[*Policy](nil)
+		config: c, filter: packetfilter.New(c.Flows), applied: actor.NewCell[*netmap.Netmap](nil),
+		answers: make(chan answer, maxAnswers), errands: make(chan []byte, maxErrands), limits: newLimits(),
 	}
 	d.table.Store(emptyTable())
-	mtu := c.MTU
-	if mtu == 0 {
-		mtu = DefaultMTU
-	}
 	var err error
 	d.engine, err = wireguard.New(wireguard.Config{
-		Private: c.Private, MTU: mtu, Send: d.sendOne, Reply: d.reply, Events: events{d}, Logger: d.log,
+		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, Events: events{d}, Logger: c.Logger,
 	})
+	d.config.Private = key.NodePrivate{} // the engine alone needs it
 	return d, err
 }
 
-func (c *Config) check() error {
+// complete checks the configuration and fills in the defaults.
+func (c *Config) complete() error {
 	switch {
 	case c.Private.IsZero():
 		return errors.New("dataplane: no private node key")
@@ -172,6 +155,15 @@ func (c *Config) check() error {
 		return errors.New("dataplane: no underlay")
 	case c.Netmap == nil:
 		return errors.New("dataplane: no network map cell")
+	}
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.Policy == nil {
+		c.Policy = actor.NewCell[*Policy](nil)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
@@ -196,6 +188,10 @@ func (tunnelService) String() string { return "wireguard.Engine" }
 
 // Serve runs the engine.
 func (s tunnelService) Serve(ctx context.Context) error { return s.engine.Serve(ctx) }
+
+// Applied holds the network map that peers, routes and filter follow now; nil
+// while nothing passes.
+func (d *Dataplane) Applied() *actor.Cell[*netmap.Netmap] { return d.applied }
 
 // Caps returns the capabilities that src has towards dst (SVC-118).
 func (d *Dataplane) Caps(src, dst netip.Addr) netmap.CapMap { return d.filter.Caps(src, dst) }

@@ -28,7 +28,7 @@ type receiver struct {
 // NewReceiver returns a Receiver for one receive goroutine: a socket's reader or
 // a relay connection's.
 func (d *Dataplane) NewReceiver() transport.Receiver {
-	r := &receiver{d: d, sink: sink{d: d, delivery: d.newDelivery()}}
+	r := &receiver{d: d, sink: sink{d: d, delivery: d.config.NewDelivery()}}
 	r.opener = d.engine.NewOpener(&r.sink)
 	return r
 }
@@ -82,6 +82,7 @@ func (r *receiver) run(from transport.Endpoint, b []byte, segment, more int) {
 
 func (r *receiver) openRun(from transport.Endpoint, b []byte, segment, more int) {
 	if len(b) > 0 {
+		r.d.count.received.add(from, (len(b)+segment-1)/segment, len(b))
 		r.opener.Open(r.source(from), b, segment, more, r.now)
 	}
 }
@@ -89,14 +90,12 @@ func (r *receiver) openRun(from transport.Endpoint, b []byte, segment, more int)
 // datagram takes one datagram from a UDP socket (PATH-61).
 func (r *receiver) datagram(from transport.Endpoint, b []byte, more int) {
 	switch classify(b) {
-	case isData:
-		r.opener.Open(r.source(from), b, 0, more, r.now)
-	case isWireGuard:
-		r.d.engine.Handshake(r.source(from), b)
+	case isData, isWireGuard:
+		r.wireguard(from, b, more)
 	case isDisco:
 		r.disco(from, false, b)
 	case isSTUN:
-		if hook := r.d.hooks.STUN; hook != nil {
+		if hook := r.d.config.Hooks.STUN; hook != nil {
 			hook(from.Addr, b)
 		}
 	case isRelayedDisco:
@@ -110,6 +109,7 @@ func (r *receiver) datagram(from transport.Endpoint, b []byte, more int) {
 }
 
 func (r *receiver) wireguard(from transport.Endpoint, b []byte, more int) {
+	r.d.count.received.add(from, 1, len(b))
 	if transportMessage(b) {
 		r.opener.Open(r.source(from), b, 0, more, r.now)
 		return
@@ -122,18 +122,18 @@ func (r *receiver) wireguard(from transport.Endpoint, b []byte, more int) {
 func (r *receiver) relayed(from transport.Endpoint, b []byte, more int) {
 	switch {
 	case transportMessage(b): // the keypair it names belongs to a peer, or it is dropped
-		r.opener.Open(r.source(from), b, 0, more, r.now)
+		r.wireguard(from, b, more)
 	case r.d.engine.Peer(from.Key) == nil:
-		r.d.dropped.add(UnknownSender, 1)
+		r.d.count.dropped.add(UnknownSender, 1)
 	case startsDisco(b):
 		r.disco(from, false, b)
 	default:
-		r.d.engine.Handshake(r.source(from), b)
+		r.wireguard(from, b, more)
 	}
 }
 
 func (r *receiver) disco(from transport.Endpoint, control bool, frame []byte) {
-	if hook := r.d.hooks.Disco; hook != nil {
+	if hook := r.d.config.Hooks.Disco; hook != nil {
 		hook(from, control, frame)
 	}
 }
@@ -217,8 +217,8 @@ func (s *sink) judge(p *peer, h *packet.Header, pkt []byte) bool {
 	case h.Proto == packet.TSMP:
 		s.onControl(p, h, pkt)
 		return false
-	case h.Proto == packet.UDP && carriesDisco(h, pkt[h.Transport+udpHeader:h.Length], &s.d.disco):
-		s.d.dropped.add(Looped, 1)
+	case h.Proto == packet.UDP && carriesDisco(h, pkt[h.Transport+udpHeader:h.Length], &s.d.config.Disco):
+		s.d.count.dropped.add(Looped, 1)
 		return false
 	}
 	if reason := s.d.filter.In(h, pkt, node.Jailed, int64(s.now)); reason != packetfilter.Accepted {
@@ -261,8 +261,8 @@ func (s *sink) logAccept(h *packet.Header) {
 // addresses of the tailnet (SVC-18).
 func (s *sink) logVerdict(limit *limiter, text string, h *packet.Header, why packetfilter.Reason) {
 	ctx := context.Background()
-	if !s.d.log.Enabled(ctx, slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
+	if !s.d.config.Logger.Enabled(ctx, slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
 		return
 	}
-	s.d.log.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.String()))
+	s.d.config.Logger.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.String()))
 }

@@ -25,7 +25,7 @@ func (*outboundService) String() string { return "dataplane.outbound" }
 func (s *outboundService) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		g.Go(s.d.runErrands)
-		detach := s.d.link.Attach()
+		detach := s.d.config.Link.Attach()
 		defer detach()
 		return newOutbound(s.d).loop(ctx)
 	})
@@ -38,7 +38,7 @@ func (d *Dataplane) runErrands(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pkt := <-d.errands:
-			d.link.Inject(pkt)
+			d.config.Link.Inject(pkt)
 		}
 	}
 }
@@ -84,18 +84,18 @@ func (o *outbound) loop(ctx context.Context) error {
 			return ctx.Err()
 		case a := <-o.d.answers:
 			o.answer(&a)
-		case <-o.d.link.Ready():
+		case <-o.d.config.Link.Ready():
 		}
 	}
 }
 
 // drain sends one batch of the link and returns how many packets it had.
 func (o *outbound) drain() int {
-	n := o.d.link.Next(o.batch[:])
+	n := o.d.config.Link.Next(o.batch[:])
 	if n == 0 {
 		return 0
 	}
-	defer o.d.link.Done(n)
+	defer o.d.config.Link.Done(n)
 	o.process(o.batch[:n])
 	return n
 }
@@ -135,11 +135,11 @@ func (o *outbound) judge(pkt *packet.Outbound, now wireguard.Tick) *peer {
 	switch {
 	case o.d.filter.Out(h, length, jailed, int64(now)) != packetfilter.Accepted:
 		return nil
-	case h.Proto == packet.UDP && carriesDisco(h, udpPayload(h, pkt), &o.d.disco):
-		o.d.dropped.add(Looped, 1)
+	case h.Proto == packet.UDP && carriesDisco(h, udpPayload(h, pkt), &o.d.config.Disco):
+		o.d.count.dropped.add(Looped, 1)
 		return nil
 	case p == nil:
-		o.d.dropped.add(NoRoute, 1)
+		o.d.count.dropped.add(NoRoute, 1)
 		o.d.unreachable(h, pkt.Head, now)
 	}
 	return p
@@ -169,12 +169,12 @@ func udpPayload(h *packet.Header, pkt *packet.Outbound) []byte {
 func (o *outbound) seal(p *peer, pkts []packet.Outbound, now wireguard.Tick) {
 	wp := o.d.bound(p)
 	if wp == nil {
-		o.d.dropped.add(NoTunnel, len(pkts))
+		o.d.count.dropped.add(NoTunnel, len(pkts))
 		return
 	}
 	o.path = p.current()
 	if _, _, dropped := o.sealer.Seal(wp, pkts, o.path.room(), now); dropped > 0 {
-		o.d.dropped.add(NotSealed, dropped)
+		o.d.count.dropped.add(NotSealed, dropped)
 	}
 }
 

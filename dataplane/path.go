@@ -69,7 +69,7 @@ func (d *Dataplane) learn(p *peer, src *wireguard.Source) {
 		p.region.Store(uint32(src.Region))
 		return
 	}
-	if _, listed := d.direct[p.key]; listed {
+	if _, listed := d.config.DirectUDP[p.key]; listed {
 		p.path.Store(&Path{Best: endpointOf(src)})
 	}
 }
@@ -87,7 +87,7 @@ type sender struct {
 // send sends bursts along a path. They are borrowed.
 func (s *sender) send(p *Path, bursts []packet.Burst) {
 	if p.Best.IsZero() {
-		s.d.dropped.add(NoPath, count(bursts))
+		s.d.count.dropped.add(NoPath, count(bursts))
 		return
 	}
 	s.sendTo(p.Best, bursts)
@@ -106,9 +106,11 @@ func (s *sender) sendTo(to transport.Endpoint, bursts []packet.Burst) {
 	case len(bursts) > 0 && bursts[0].Room > 0:
 		out = s.flatten(bursts)
 	}
-	if err := s.d.underlay.Send(to, out); err != nil {
-		s.d.dropped.add(SendFailed, count(bursts))
+	if err := s.d.config.Underlay.Send(to, out); err != nil {
+		s.d.count.dropped.add(SendFailed, count(out))
+		return
 	}
+	s.d.count.sent.addBursts(to, out)
 }
 
 // flatten returns every datagram as a burst of its own without room.

@@ -37,6 +37,12 @@ func TestBothWays(t *testing.T) {
 		if s, ok := a.d.Peer(b.key); !ok || s.LastHandshake.IsZero() || s.LastHeard.IsZero() || s.TxBytes == 0 || s.RxBytes == 0 || s.Path.Best != (transport.Endpoint{Region: 2, Key: b.key}) {
 			t.Errorf("status %+v, %v", s, ok)
 		}
+		if s := a.d.Stats(); s.Sent[DERP].Datagrams < 102 || s.Received[DERP].Bytes == 0 || s.Sent[DirectIPv4].Datagrams != 0 {
+			t.Errorf("traffic %+v, %+v", s.Sent, s.Received)
+		}
+		if a.d.Applied().Get() != a.netmap.Get() {
+			t.Error("the network map is not reported as applied")
+		}
 		if k, ok := a.d.Owner(b.addr); !ok || k != b.key {
 			t.Errorf("owner of %v: %v, %v", b.addr, k, ok)
 		}
@@ -402,8 +408,8 @@ func TestDirectUDP(t *testing.T) {
 			c.DirectUDP = map[key.NodePublic]netip.AddrPort{} // filled below: keys are random
 		}
 	}, func(t *testing.T, a, b *testNode) {
-		a.d.direct[b.key] = b.udp
-		b.d.direct = map[key.NodePublic]netip.AddrPort{a.key: {}}
+		a.d.config.DirectUDP[b.key] = b.udp
+		b.d.config.DirectUDP = map[key.NodePublic]netip.AddrPort{a.key: {}}
 		a.learn()
 		synctest.Wait()
 		a.learn(b.self())

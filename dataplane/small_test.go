@@ -174,7 +174,7 @@ func (r *recorder) Send(to transport.Endpoint, bursts []packet.Burst) error {
 // and a second way without.
 func TestSendWithRoom(t *testing.T) {
 	u := new(recorder)
-	d := &Dataplane{underlay: u}
+	d := &Dataplane{config: Config{Underlay: u}}
 	s := sender{d: d}
 	direct, relay := transport.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1")}, transport.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.2:2"), VNI: 0x0a0b0c}
 	path := Path{Best: relay, Also: direct}
@@ -196,12 +196,12 @@ func TestSendWithRoom(t *testing.T) {
 		t.Errorf("withRoom: %+v", b)
 	}
 	s.send(&Path{}, []packet.Burst{{Buf: []byte("x"), Size: 1, Count: 1}})
-	if d.dropped[NoPath].Load() != 1 {
+	if d.count.dropped[NoPath].Load() != 1 {
 		t.Error("a datagram without path is not counted")
 	}
 	u.err = errControlFull
 	s.send(&Path{Best: direct}, []packet.Burst{{Buf: []byte("xy"), Size: 1, Count: 2}})
-	if d.dropped[SendFailed].Load() != 2 {
+	if d.count.dropped[SendFailed].Load() != 2 {
 		t.Error("lost datagrams are not counted")
 	}
 }
@@ -216,5 +216,22 @@ func TestDropNames(t *testing.T) {
 	}
 	if Drops.String() != "unknown" {
 		t.Errorf("beyond the last: %q", Drops)
+	}
+}
+
+func TestPathKinds(t *testing.T) {
+	four, six := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:1")
+	for want, e := range [PathKinds]transport.Endpoint{{Addr: four}, {Addr: six}, {Region: 1, Key: testKey(1)}, {Addr: four, VNI: 1}, {Addr: six, VNI: 1}} {
+		if got := KindOf(e); got != PathKind(want) {
+			t.Errorf("%+v is %v, want %v", e, got, PathKind(want))
+		}
+	}
+	if DERP.String() != "derp" || PeerRelayIPv6.String() != "peer_relay_ipv6" || PathKinds.String() != "unknown" {
+		t.Error("labels of the metrics")
+	}
+	var m meter
+	m.addBursts(transport.Endpoint{Addr: four, VNI: 7}, []packet.Burst{{Buf: make([]byte, 8+100+8+50), Room: 8, Size: 100, Count: 2}})
+	if got := m.load()[PeerRelayIPv4]; got != (Traffic{2, 150}) {
+		t.Errorf("counted %+v", got)
 	}
 }

@@ -40,23 +40,32 @@ func (d Drop) String() string {
 
 // Stats are the counters of the pipeline since it was made.
 type Stats struct {
-	Dropped [Drops]uint64
-	Filter  packetfilter.Stats
-	Tunnel  wireguard.Stats
-	Peers   int // peers that may have a tunnel
-	Routes  int // overlay prefixes
+	Dropped  [Drops]uint64
+	Sent     [PathKinds]Traffic // handed to the underlay
+	Received [PathKinds]Traffic // tunnel datagrams taken from it, valid or not
+	Filter   packetfilter.Stats
+	Tunnel   wireguard.Stats
+	Peers    int // peers that may have a tunnel
+	Routes   int // overlay prefixes
 }
 
-type counters [Drops]atomic.Uint64
+// Counters are what the pipeline counts itself.
+type counters struct {
+	dropped        drops
+	sent, received meter
+}
 
-func (c *counters) add(d Drop, n int) { c[d].Add(uint64(n)) }
+type drops [Drops]atomic.Uint64
+
+func (c *drops) add(d Drop, n int) { c[d].Add(uint64(n)) }
 
 // Stats returns the counters.
 func (d *Dataplane) Stats() Stats {
 	t := d.table.Load()
 	s := Stats{Filter: d.filter.Stats(), Tunnel: d.engine.Stats(), Routes: t.routes.owners.Size()}
+	s.Sent, s.Received = d.count.sent.load(), d.count.received.load()
 	for i := range s.Dropped {
-		s.Dropped[i] = d.dropped[i].Load()
+		s.Dropped[i] = d.count.dropped[i].Load()
 	}
 	for _, p := range t.peers {
 		if p != nil {

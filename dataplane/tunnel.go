@@ -82,16 +82,16 @@ type events struct{ d *Dataplane }
 
 // Up is part of wireguard.Events.
 func (e events) Up(wp *wireguard.Peer, initiator bool) {
-	if e.d.hooks.Up != nil {
-		e.d.hooks.Up(wp.Key(), initiator)
+	if e.d.config.Hooks.Up != nil {
+		e.d.config.Hooks.Up(wp.Key(), initiator)
 	}
 }
 
 // GaveUp is part of wireguard.Events.
-func (e events) GaveUp(wp *wireguard.Peer) { e.tell(e.d.hooks.GaveUp, wp) }
+func (e events) GaveUp(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.GaveUp, wp) }
 
 // Erased is part of wireguard.Events.
-func (e events) Erased(wp *wireguard.Peer) { e.tell(e.d.hooks.Erased, wp) }
+func (e events) Erased(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.Erased, wp) }
 
 func (e events) tell(hook func(key.NodePublic), wp *wireguard.Peer) {
 	if hook != nil {
@@ -104,8 +104,8 @@ func (e events) Heard(wp *wireguard.Peer, src *wireguard.Source) {
 	if p := peerOf(wp); p != nil {
 		e.d.learn(p, src)
 	}
-	if e.d.hooks.Heard != nil {
-		e.d.hooks.Heard(wp.Key(), endpointOf(src))
+	if e.d.config.Hooks.Heard != nil {
+		e.d.config.Hooks.Heard(wp.Key(), endpointOf(src))
 	}
 }
 
@@ -113,7 +113,7 @@ func (e events) Heard(wp *wireguard.Peer, src *wireguard.Source) {
 // our address to the peer's first one (PATH-21, PATH-22).
 func (e events) FirstPacket(wp *wireguard.Peer, b []byte) int {
 	p := peerOf(wp)
-	if p == nil || e.d.disco.IsZero() {
+	if p == nil || e.d.config.Disco.IsZero() {
 		return 0
 	}
 	node := p.node.Load()
@@ -121,7 +121,7 @@ func (e events) FirstPacket(wp *wireguard.Peer, b []byte) int {
 		return 0
 	}
 	dst := node.Addresses[0].Addr()
-	pkt, err := packet.AppendAdvert(b[:0], e.d.table.Load().own(dst), dst, e.d.disco.Raw())
+	pkt, err := packet.AppendAdvert(b[:0], e.d.table.Load().own(dst), dst, e.d.config.Disco.Raw())
 	if err != nil || len(pkt) > len(b) { // we have no address of that family
 		return 0
 	}
