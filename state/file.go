@@ -162,6 +162,9 @@ func (f *File) checkWritable(empty bool) error {
 // String names the file.
 func (f *File) String() string { return fmt.Sprintf("state.File(%s)", f.path) }
 
+// Format never shows the values, whatever the verb.
+func (f *File) Format(s fmt.State, _ rune) { io.WriteString(s, f.String()) }
+
 // Path returns the path of the file, with symbolic links followed.
 func (f *File) Path() string { return f.path }
 

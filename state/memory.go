@@ -2,6 +2,8 @@ package state
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"sync"
 )
 
@@ -17,6 +19,9 @@ func NewMemory() *Memory { return &Memory{values: make(map[string][]byte)} }
 
 // String never shows the values.
 func (*Memory) String() string { return "state.Memory" }
+
+// Format never shows the values, whatever the verb.
+func (m *Memory) Format(f fmt.State, _ rune) { io.WriteString(f, m.String()) }
 
 // Read returns a copy of the value of id.
 func (m *Memory) Read(ctx context.Context, id string) ([]byte, error) {
