@@ -13,6 +13,7 @@ const (
 	discoRedacted     = "disco-private-key(redacted)"
 	challengeRedacted = "challenge-private-key(redacted)"
 	lockRedacted      = "lock-private-key(redacted)"
+	sharedRedacted    = "disco-shared-key(redacted)"
 )
 
 // String never shows the key.
@@ -59,3 +60,15 @@ func (LockPrivate) Format(f fmt.State, _ rune) { io.WriteString(f, lockRedacted)
 
 // LogValue never shows the key.
 func (LockPrivate) LogValue() slog.Value { return slog.StringValue(lockRedacted) }
+
+// String never shows the key.
+func (DiscoShared) String() string { return sharedRedacted }
+
+// Format never shows the key, whatever the verb.
+func (DiscoShared) Format(f fmt.State, _ rune) { io.WriteString(f, sharedRedacted) }
+
+// LogValue never shows the key.
+func (DiscoShared) LogValue() slog.Value { return slog.StringValue(sharedRedacted) }
+
+// MarshalText always fails: an agreed key is never stored.
+func (DiscoShared) MarshalText() ([]byte, error) { return nil, errSecret }
