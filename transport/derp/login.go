@@ -1,6 +1,7 @@
 package derp
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,8 +65,8 @@ func ParseClientInfo(server key.NodePrivate, b []byte) (key.NodePublic, ClientIn
 	if err := json.Unmarshal(msg, &info); err != nil {
 		return client, info, fmt.Errorf("derp: ClientInfo of %v: %w", client.Short(), err)
 	}
-	if n := len(info.MeshKey); n != 0 && n != 64 { // DERP-20
-		return client, info, fmt.Errorf("derp: ClientInfo of %v with a mesh key of %d characters, want 64 hex digits", client.Short(), n)
+	if raw, err := hex.DecodeString(info.MeshKey); err != nil || len(raw) != 0 && len(raw) != 32 { // DERP-20
+		return client, info, fmt.Errorf("derp: ClientInfo of %v: mesh key is not of 64 hex digits", client.Short())
 	}
 	return client, info, nil
 }

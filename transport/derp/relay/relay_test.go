@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -188,5 +187,3 @@ func (p *peer) expectHangUp() {
 		return
 	}
 }
-
-var _ = netip.AddrPort{}

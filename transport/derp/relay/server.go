@@ -196,7 +196,9 @@ func (s *Server) serve(ctx context.Context, in Incoming) error {
 	}
 	s.join(c)
 	defer s.leave(c)
-	return actor.Run(ctx, func(_ context.Context, g *actor.Group) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		stop := context.AfterFunc(ctx, func() { hangUp(c.conn) }) // ends a reader whose sender has failed
+		defer stop()
 		defer hangUp(c.conn) // frees a sender that is writing
 		if err := s.sendServerInfo(c); err != nil {
 			return err
