@@ -213,6 +213,7 @@ func TestSlowReceiver(t *testing.T) {
 		const n = 100
 		for range n {
 			alice.send(cathy.key, "to one who sleeps") // one is being written, 32 wait
+			synctest.Wait()
 			alice.send(bob.key, "to one who reads")
 			bob.expectPacket(alice.key, "to one who reads")
 		}
@@ -265,6 +266,7 @@ func TestCoalescing(t *testing.T) {
 		before := s.Stats().Writes
 		for range 1 + DefaultQueueDepth {
 			a.send(b.key, strings.Repeat("x", 1312))
+			synctest.Wait() // the first is being written, alone
 		}
 		for range 1 + DefaultQueueDepth {
 			b.expectPacket(a.key, strings.Repeat("x", 1312))
