@@ -2,8 +2,11 @@ package dataplane
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -547,4 +550,56 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("New: %v, want %s", err, tt.want)
 		}
 	}
+}
+
+// TestVerdictLog covers SVC-31 and SVC-18: few lines, none about other
+// addresses.
+func TestVerdictLog(t *testing.T) {
+	var log lockedBuffer
+	pair(t, func(i int, c *Config) {
+		if i == 1 {
+			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		}
+	}, func(t *testing.T, a, b *testNode) {
+		exit := a.self()
+		exit.AllowedIPs = append(slices.Clone(exit.Addresses), prefixes("0.0.0.0/0")...)
+		b.policy.Store(&Policy{ExitNode: exit.StableID})
+		b.learnRules("100.64.0.1", exit)
+		synctest.Wait()
+		var pkts [][]byte
+		for i := range 50 {
+			pkts = append(pkts,
+				tcpPacket(fmt.Sprintf("100.64.0.1:%d", 2000+i), "100.64.0.2:80", packet.SYN), udpPacket("8.8.8.8:1", "100.64.0.2:1"),
+				tcpPacket("[fd7a:115c:a1e0::1]:1", "[fd7a:115c:a1e0::2]:80", packet.SYN))
+		}
+		a.send(pkts...)
+		text := log.String()
+		if n := strings.Count(text, "inbound connection accepted"); n != 3 {
+			t.Errorf("%d lines about 50 accepted connections, want the burst of 3", n)
+		}
+		if n := strings.Count(text, "inbound packet dropped"); n != 10 {
+			t.Errorf("%d lines about 100 drops, want the burst of 10", n)
+		}
+		if strings.Contains(text, "8.8.8.8") {
+			t.Error("an address outside the tailnet is logged")
+		}
+	})
+}
+
+// A lockedBuffer may be written by several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
