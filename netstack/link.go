@@ -1,0 +1,212 @@
+package netstack
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/seed94491740/tsnode/packet"
+)
+
+const (
+	// queueLimit bounds the link queue in bytes, each packet counted with
+	// queueOverhead on top of its size (WG-83).
+	queueLimit    = 1 << 20
+	queueOverhead = 512
+
+	// queueReserve is what packets that never wait may use beyond the limit.
+	queueReserve = queueLimit / 4
+)
+
+// A Link is the queue between the stack and the outbound loop, and the way in
+// for inbound packets (WG-59).
+type Link struct {
+	mtu        uint32
+	gsoMax     uint32
+	dispatcher atomic.Pointer[stack.NetworkDispatcher]
+	ready      chan struct{} // holds one: there may be packets
+
+	mu      sync.Mutex
+	queue   ring
+	bytes   int             // in queue, with overhead
+	drains  int             // loops that are attached
+	waiters []*waitingWrite // TCP writes that wait, in order
+	spare   []*waitingWrite
+	closed  bool
+
+	taken []*stack.PacketBuffer // handed out by Next; the drain loop's own
+	views slicer                // the drain loop's own
+	drops atomic.Uint64
+}
+
+// A waitingWrite is one link write that waits for room.
+type waitingWrite struct{ woken chan struct{} }
+
+func newLink(mtu int) *Link {
+	return &Link{mtu: uint32(mtu), gsoMax: gsoMaxSize(mtu), ready: make(chan struct{}, 1)}
+}
+
+// gsoMaxSize makes the largest super-packet such that its sealed pieces fit one
+// sendmsg (wireguard.md section 7.1). gVisor takes 161 bytes off for headers.
+func gsoMaxSize(mtu int) uint32 {
+	const overhead, geneve, udpMax, headers, reserved = 32, 8, 65507, 72, 161
+	piece := (mtu+15)/16*16 + overhead + geneve
+	return uint32(min(64, udpMax/piece)*(mtu-headers) + reserved)
+}
+
+// Attach says that a drain loop runs: only then do writes wait for room. detach
+// ends that, and wakes the writes that wait.
+func (l *Link) Attach() (detach func()) {
+	l.mu.Lock()
+	l.drains++
+	l.mu.Unlock()
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.drains--
+			if l.drains == 0 {
+				l.wakeAll()
+			}
+		})
+	}
+}
+
+// Ready is signalled when Next may have packets again.
+func (l *Link) Ready() <-chan struct{} { return l.ready }
+
+// Dropped returns how many packets found the queue full.
+func (l *Link) Dropped() uint64 { return l.drops.Load() }
+
+// Next fills b with packets that wait to go out; it does not block. They are
+// borrowed until Done.
+func (l *Link) Next(b []packet.Outbound) int {
+	l.mu.Lock()
+	for len(l.taken) < len(b) {
+		p := l.queue.pop()
+		if p == nil {
+			break
+		}
+		l.bytes -= p.Size() + queueOverhead
+		l.taken = append(l.taken, p)
+	}
+	l.wakeNext()
+	l.mu.Unlock()
+	l.views.reset()
+	for i, p := range l.taken {
+		l.views.describe(p, &b[i])
+	}
+	return len(l.taken)
+}
+
+// Done gives the packets of the last Next back.
+func (l *Link) Done(int) {
+	for i, p := range l.taken {
+		p.DecRef()
+		l.taken[i] = nil
+	}
+	l.taken = l.taken[:0]
+}
+
+// push queues a packet of the stack, which keeps its own reference.
+func (l *Link) push(p *stack.PacketBuffer) tcpip.Error {
+	size := p.Size() + queueOverhead
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := queueLimit
+	if waits(p) {
+		if err := l.waitForRoom(); err != nil {
+			return err
+		}
+	} else {
+		limit += queueReserve
+	}
+	if l.closed {
+		return &tcpip.ErrClosedForSend{}
+	}
+	if l.bytes >= limit {
+		l.drops.Add(1)
+		return &tcpip.ErrNoBufferSpace{}
+	}
+	l.bytes += size
+	l.queue.push(p.IncRef())
+	l.signal()
+	l.wakeNext()
+	return nil
+}
+
+// waits reports whether a packet may wait for room: TCP with payload. Everything
+// else may be sent by a goroutine that must not stop (WG-83, WG-84).
+func waits(p *stack.PacketBuffer) bool {
+	return p.TransportProtocolNumber == header.TCPProtocolNumber && p.Data().Size() > 0
+}
+
+// waitForRoom waits, behind those that wait already, until the queue is below
+// its limit; it gives up when nothing drains the queue. l.mu is held on entry
+// and on return.
+func (l *Link) waitForRoom() tcpip.Error {
+	if l.bytes < queueLimit && len(l.waiters) == 0 {
+		return nil
+	}
+	for first := true; !l.closed && l.drains > 0 && (first || l.bytes >= queueLimit); first = false {
+		w := l.newWaiter()
+		if first {
+			l.waiters = append(l.waiters, w)
+		} else {
+			l.waiters = append([]*waitingWrite{w}, l.waiters...) // it was its turn
+		}
+		l.mu.Unlock()
+		<-w.woken
+		l.mu.Lock()
+		l.spare = append(l.spare, w)
+	}
+	return nil
+}
+
+func (l *Link) newWaiter() *waitingWrite {
+	if n := len(l.spare); n > 0 {
+		w := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return w
+	}
+	return &waitingWrite{make(chan struct{}, 1)}
+}
+
+// wakeNext wakes the first write that waits if there is room.
+func (l *Link) wakeNext() {
+	if len(l.waiters) > 0 && l.bytes < queueLimit {
+		l.wake(1)
+	}
+}
+
+func (l *Link) wakeAll() { l.wake(len(l.waiters)) }
+
+func (l *Link) wake(n int) {
+	for _, w := range l.waiters[:n] {
+		w.woken <- struct{}{}
+	}
+	l.waiters = append(l.waiters[:0], l.waiters[n:]...)
+}
+
+func (l *Link) signal() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+// close fails all writes from now on, and drops what is queued.
+func (l *Link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.wakeAll()
+	for p := l.queue.pop(); p != nil; p = l.queue.pop() {
+		p.DecRef()
+	}
+	l.bytes = 0
+}
