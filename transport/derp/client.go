@@ -55,16 +55,7 @@ type Client struct {
 	home  atomic.Bool
 	last  atomic.Int64  // Unix nanoseconds when something was last read, within 5 s
 	check chan struct{} // holds a token when the connection is to be checked
-	stats counters
-}
-
-// counters count what a region's client has done since it was made.
-type counters struct {
-	sentPackets, sentBytes         atomic.Uint64
-	flushes                        atomic.Uint64
-	receivedPackets, receivedBytes atomic.Uint64
-	unknownFrames, shortFrames     atomic.Uint64
-	goneDisconnected, goneNotHere  atomic.Uint64
+	stats *counters
 }
 
 func (*Client) String() string { return "derp.Client" }

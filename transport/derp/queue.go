@@ -37,9 +37,8 @@ const (
 type sendQueue struct {
 	wake chan struct{} // holds a token when a waiting taker has something to do
 
-	dropped      atomic.Uint64 // packets that were pushed out or did not fit
-	droppedBytes atomic.Uint64
-	pushed       atomic.Uint64 // packets ever queued
+	stats  *counters
+	pushed atomic.Uint64 // packets ever queued
 
 	mu      sync.Mutex
 	waiting bool
@@ -48,8 +47,8 @@ type sendQueue struct {
 	data    ring
 }
 
-func newSendQueue() *sendQueue {
-	q := &sendQueue{wake: make(chan struct{}, 1)}
+func newSendQueue(stats *counters) *sendQueue {
+	q := &sendQueue{wake: make(chan struct{}, 1), stats: stats}
 	q.disco.limit = queueDisco
 	q.data.limit = queueDown
 	return q
@@ -83,8 +82,8 @@ func (q *sendQueue) pushOne(dst key.NodePublic, data []byte) {
 }
 
 func (q *sendQueue) drop(n int) {
-	q.dropped.Add(1)
-	q.droppedBytes.Add(uint64(n))
+	q.stats.droppedPackets.Add(1)
+	q.stats.droppedBytes.Add(uint64(n))
 }
 
 // pushControl queues a frame of our own; one too many is dropped.

@@ -68,13 +68,12 @@ type Regions struct {
 	dialer *Dialer
 	log    *slog.Logger
 
-	table    atomic.Pointer[table]
-	routes   routes
-	inbox    chan message
-	kicked   chan struct{} // holds a token when a client's state has changed
-	status   actor.Cell[Status]
-	noRegion atomic.Uint64
-	refused  atomic.Uint64 // requests to open a region while the inbox was full
+	table  atomic.Pointer[table]
+	routes routes
+	inbox  chan message
+	kicked chan struct{} // holds a token when a client's state has changed
+	status actor.Cell[Status]
+	stats  counters // of all clients, gone ones included
 }
 
 // A table is the immutable set of regions that Send looks at.
@@ -112,7 +111,7 @@ func (*Regions) String() string { return "derp.Regions" }
 func (r *Regions) Send(to transport.Endpoint, bursts []packet.Burst) error {
 	s := r.choose(to)
 	if s == nil {
-		r.noRegion.Add(1)
+		r.stats.noRegion.Add(1)
 		return ErrNoRegion
 	}
 	s.push(to.Key, bursts)
@@ -146,7 +145,7 @@ func (r *Regions) want(s *slot) {
 	case r.inbox <- openRegion{s}:
 	default:
 		s.wanted.Store(false)
-		r.refused.Add(1)
+		r.stats.refusedOpens.Add(1)
 	}
 }
 
@@ -280,7 +279,8 @@ func (st *regionSet) newSlot(id uint16, region *netmap.Region) *slot {
 		log:      st.log,
 		routes:   &st.routes,
 		changed:  st.kick,
-		queue:    newSendQueue(),
+		stats:    &st.stats,
+		queue:    newSendQueue(&st.stats),
 		check:    make(chan struct{}, 1),
 	}}
 }

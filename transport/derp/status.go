@@ -3,6 +3,7 @@ package derp
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -52,7 +53,7 @@ func (st *regionSet) snapshot() Status {
 	return s
 }
 
-// Counters count what one region, or all together, have done.
+// Counters count what has gone through the regions since New.
 type Counters struct {
 	SentPackets, SentBytes         uint64 // bytes as frames
 	Flushes                        uint64 // writes; SentPackets / Flushes is the batch size
@@ -65,27 +66,30 @@ type Counters struct {
 	EvictedRoutes                  uint64 // learned routes that made room for others
 }
 
-// Counters returns the sums over the regions of the current map.
-func (r *Regions) Counters() Counters {
-	sum := Counters{NoRegion: r.noRegion.Load(), RefusedOpens: r.refused.Load(), EvictedRoutes: r.routes.evicted.Load()}
-	for _, s := range r.table.Load().clients {
-		s.addTo(&sum)
-	}
-	return sum
+// counters are the live Counters.
+type counters struct {
+	sentPackets, sentBytes         atomic.Uint64
+	flushes                        atomic.Uint64
+	receivedPackets, receivedBytes atomic.Uint64
+	droppedPackets, droppedBytes   atomic.Uint64
+	unknownFrames, shortFrames     atomic.Uint64
+	goneDisconnected, goneNotHere  atomic.Uint64
+	noRegion, refusedOpens         atomic.Uint64
 }
 
-func (c *Client) addTo(sum *Counters) {
-	sum.SentPackets += c.stats.sentPackets.Load()
-	sum.SentBytes += c.stats.sentBytes.Load()
-	sum.Flushes += c.stats.flushes.Load()
-	sum.ReceivedPackets += c.stats.receivedPackets.Load()
-	sum.ReceivedBytes += c.stats.receivedBytes.Load()
-	sum.DroppedPackets += c.queue.dropped.Load()
-	sum.DroppedBytes += c.queue.droppedBytes.Load()
-	sum.UnknownFrames += c.stats.unknownFrames.Load()
-	sum.ShortFrames += c.stats.shortFrames.Load()
-	sum.GoneDisconnected += c.stats.goneDisconnected.Load()
-	sum.GoneNotHere += c.stats.goneNotHere.Load()
+// Counters returns the current counts.
+func (r *Regions) Counters() Counters {
+	c := &r.stats
+	return Counters{
+		SentPackets: c.sentPackets.Load(), SentBytes: c.sentBytes.Load(),
+		Flushes:         c.flushes.Load(),
+		ReceivedPackets: c.receivedPackets.Load(), ReceivedBytes: c.receivedBytes.Load(),
+		DroppedPackets: c.droppedPackets.Load(), DroppedBytes: c.droppedBytes.Load(),
+		UnknownFrames: c.unknownFrames.Load(), ShortFrames: c.shortFrames.Load(),
+		GoneDisconnected: c.goneDisconnected.Load(), GoneNotHere: c.goneNotHere.Load(),
+		NoRegion: c.noRegion.Load(), RefusedOpens: c.refusedOpens.Load(),
+		EvictedRoutes: r.routes.evicted.Load(),
+	}
 }
 
 // LastHeard returns when something was last read from a region, to within
