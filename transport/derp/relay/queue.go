@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/seed94491740/tsnode/key"
@@ -94,6 +95,7 @@ type outbox struct {
 
 	mu      sync.Mutex
 	waiting bool
+	yields  int // how often pushers made way for the sender since its last take
 	closed  bool
 	disco   fifo
 	other   fifo
@@ -110,7 +112,9 @@ func (q *outbox) init(depth int) {
 }
 
 // push queues f and returns the frame that had to go for it: the oldest of its
-// kind, or f itself when the client has ended; nil when all is well.
+// kind, or f itself when the client has ended; nil when all is well. A pusher
+// that is faster than a healthy sender gives way to it, for one that is stuck
+// it does so a few times only.
 func (q *outbox) push(f *frame) (dropped *frame, closed bool) {
 	q.mu.Lock()
 	if q.closed {
@@ -122,7 +126,14 @@ func (q *outbox) push(f *frame) (dropped *frame, closed bool) {
 		kind = &q.disco
 	}
 	dropped = kind.push(f, q.depth)
+	yield := kind.used > q.depth/2 && q.yields < q.depth
+	if yield {
+		q.yields++
+	}
 	q.unlockAndWake()
+	if yield {
+		runtime.Gosched() // let the sender drain what would overflow
+	}
 	return dropped, false
 }
 
@@ -202,7 +213,7 @@ func (q *outbox) take(l *load) {
 	}
 	clear(q.gone)
 	l.frames = q.other.appendAll(q.disco.appendAll(l.frames[:0]))
-	q.waiting = l.empty()
+	q.waiting, q.yields = l.empty(), 0
 }
 
 // close refuses all further frames and returns those that are left.
