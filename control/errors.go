@@ -18,6 +18,10 @@ var (
 	// server, or one too old for this client.
 	ErrNotControl = errors.New("not a control server")
 
+	// ErrUntrusted says that the certificate of an https control URL does not
+	// verify.
+	ErrUntrusted = errors.New("control server's certificate is not trusted")
+
 	// ErrBadAuthKey says that the server refused the auth key: unknown, expired
 	// or used up.
 	ErrBadAuthKey = errors.New("auth key refused")

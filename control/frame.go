@@ -3,7 +3,6 @@ package control
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -80,4 +79,63 @@ func WriteMapFrame(w io.Writer, m *MapResponse, compress string) error {
 	return fw.WriteMap(m)
 }
 
-var errEmptyFrame = errors.New("map stream: empty frame")
+// A frameReader reads a map stream, one frame at a time, without ever holding a
+// whole frame (CTL-31).
+type frameReader struct {
+	r       io.Reader
+	zstd    *zstd.Decoder // nil: plain frames
+	frame   io.LimitedReader
+	decoded io.LimitedReader
+}
+
+// newFrameReader returns a reader of frames compressed as asked for. It must be
+// closed.
+func newFrameReader(r io.Reader, compress string) (*frameReader, error) {
+	fr := &frameReader{r: r}
+	if compress == "" {
+		return fr, nil
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(maxWindow))
+	fr.zstd = dec
+	return fr, err
+}
+
+// next waits for a frame and returns its JSON as a stream, which must be read
+// to its end and then checked with finish. It is borrowed until the next call.
+func (fr *frameReader) next() (io.Reader, error) {
+	var head [frameLength]byte
+	if _, err := io.ReadFull(fr.r, head[:]); err != nil {
+		return nil, fmt.Errorf("map stream: %w", err)
+	}
+	size := binary.LittleEndian.Uint32(head[:])
+	if size == 0 || size > maxFrame {
+		return nil, fmt.Errorf("map stream: frame of %d bytes, limit %d", size, maxFrame)
+	}
+	fr.frame = io.LimitedReader{R: fr.r, N: int64(size)}
+	fr.decoded = io.LimitedReader{R: &fr.frame, N: maxDecoded}
+	if fr.zstd != nil {
+		if err := fr.zstd.Reset(&fr.frame); err != nil {
+			return nil, fmt.Errorf("map stream: %w", err)
+		}
+		fr.decoded.R = fr.zstd
+	}
+	return &fr.decoded, nil
+}
+
+// finish reports whether the frame was read to its very end.
+func (fr *frameReader) finish() error {
+	switch {
+	case fr.decoded.N == 0:
+		return fmt.Errorf("map stream: frame of more than %d bytes of JSON", maxDecoded)
+	case fr.frame.N != 0:
+		return fmt.Errorf("map stream: %d bytes after the end of a frame", fr.frame.N)
+	}
+	return nil
+}
+
+func (fr *frameReader) close() {
+	if fr.zstd != nil {
+		fr.zstd.Close()
+	}
+}

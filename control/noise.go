@@ -104,12 +104,16 @@ func (h *ClientHandshake) Finish(response []byte) (Secrets, error) {
 		return Secrets{}, err
 	}
 	if _, err := h.sym.open(response[frameHeader+key.Size:]); err != nil {
-		return Secrets{}, fmt.Errorf("noise: response was not made by the control server whose key /key gave: %w", err)
+		return Secrets{}, errNotServer
 	}
 	s := Secrets{Hash: h.sym.h}
 	s.send, s.recv = h.sym.split()
 	return s, nil
 }
+
+// errNotServer says that whoever answered does not hold the private half of the
+// server's key.
+var errNotServer = errors.New("noise: response was not made by the control server whose key /key gave")
 
 // An Accepted is the outcome of the server's half of a handshake.
 type Accepted struct {

@@ -2,6 +2,8 @@ package control
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -9,7 +11,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/seed94491740/tsnode/key"
 )
@@ -32,85 +38,90 @@ func (e *HandshakeError) Error() string {
 // connection: Headscale closes before its response is flushed (section 7.5).
 var errHandshakeClosed = errors.New("server closed the connection during the handshake: it may not support this client's capability version")
 
-// upgrade sends the upgrade request for h over nc and finishes the handshake.
-func upgrade(nc net.Conn, host string, h *ClientHandshake) (*Conn, error) {
-	if _, err := io.WriteString(nc, upgradeRequest(host, h)); err != nil {
-		return nil, fmt.Errorf("upgrade request: %w", err)
-	}
-	br := bufio.NewReaderSize(nc, maxRecord*recordsPerWrite)
-	if err := readSwitching(br); err != nil {
+// upgrade sends the upgrade request for h to u, at another address than that of
+// u's host if one is given, and finishes the handshake. Everything until then
+// ends with ctx.
+func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *ClientHandshake) (*Conn, error) {
+	t := d.transport(d.unprovenTLS(), at, false)
+	defer t.CloseIdleConnections()
+	var local net.Addr
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { local = i.Conn.LocalAddr() }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, u.String(), nil)
+	if err != nil {
 		return nil, err
 	}
+	req.Header = http.Header{
+		"Upgrade":       {upgradeProtocol},
+		"Connection":    {"upgrade"},
+		handshakeHeader: {base64.StdEncoding.EncodeToString(h.Initiation())},
+		"User-Agent":    {""}, // none
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := switched(resp)
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	br := bufio.NewReaderSize(stream, maxRecord*recordsPerWrite)
 	secrets, err := readResponse(br, h)
-	if err != nil {
-		return nil, err
+	if !stop() || err != nil {
+		stream.Close()
+		return nil, cmp.Or(ctx.Err(), err)
 	}
-	return NewConn(nc, br, secrets), nil // what br holds belongs to the Noise stream
+	return NewConn(switchedConn{ReadWriteCloser: stream, local: local}, br, secrets), nil
 }
 
-// upgradeRequest writes the request out: net/http would add headers.
-func upgradeRequest(host string, h *ClientHandshake) string {
-	return "POST " + PathUpgrade + " HTTP/1.1\r\n" +
-		"Host: " + host + "\r\n" +
-		"Upgrade: " + upgradeProtocol + "\r\n" +
-		"Connection: upgrade\r\n" +
-		handshakeHeader + ": " + base64.StdEncoding.EncodeToString(h.Initiation()) + "\r\n" +
-		"Content-Length: 0\r\n\r\n"
+// switched accepts 101 with our protocol and nothing else (CTL-06). What the
+// HTTP reader has buffered is part of the stream it returns.
+func switched(resp *http.Response) (io.ReadWriteCloser, error) {
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, &upgradeError{code: resp.StatusCode, text: readText(resp.Body)}
+	}
+	stream, ok := resp.Body.(io.ReadWriteCloser)
+	if got := resp.Header.Get("Upgrade"); !ok || !strings.EqualFold(got, upgradeProtocol) {
+		return nil, fmt.Errorf("upgrade response: switched to %q", got)
+	}
+	return stream, nil
 }
 
-// readSwitching accepts 101 with our protocol and nothing else (CTL-06). An
-// endless header block is cut off by limit.
-func readSwitching(br *bufio.Reader) error {
-	resp, err := readHead(br)
-	if err != nil {
-		return fmt.Errorf("upgrade response: %w", err)
-	}
-	switch got := resp.Header.Get("Upgrade"); {
-	case resp.StatusCode != http.StatusSwitchingProtocols:
-		return &upgradeError{status: resp.Status, text: readText(resp.Body)}
-	case !strings.EqualFold(got, upgradeProtocol):
-		return fmt.Errorf("upgrade response: switched to %q", got)
-	}
-	return nil
+// A switchedConn is what net/http leaves of a connection that has switched
+// protocols. It has no deadlines: whoever holds it closes it.
+type switchedConn struct {
+	io.ReadWriteCloser
+	local net.Addr
 }
+
+func (c switchedConn) LocalAddr() net.Addr            { return c.local }
+func (switchedConn) RemoteAddr() net.Addr             { return controlAddr{} }
+func (switchedConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (switchedConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (switchedConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// A controlAddr stands for the server's address, which a proxy may hide.
+type controlAddr struct{}
+
+func (controlAddr) Network() string { return "tcp" }
+func (controlAddr) String() string  { return "control" }
 
 // An upgradeError is an answer of an HTTP server that is no control server, or
 // stands in front of one.
-type upgradeError struct{ status, text string }
-
-func (e *upgradeError) Error() string {
-	return fmt.Sprintf("upgrade refused: %s: %q (is a proxy dropping the Upgrade header?)", e.status, e.text)
+type upgradeError struct {
+	code int
+	text string
 }
 
-// readHead reads a response head. http.ReadResponse has no limit of its own, so
-// the head must fit what the reader can hold.
-func readHead(br *bufio.Reader) (*http.Response, error) {
-	for n := 1; ; n++ {
-		head, err := br.Peek(n)
-		if err != nil {
-			if errors.Is(err, bufio.ErrBufferFull) {
-				return nil, fmt.Errorf("head over %d bytes", br.Size())
-			}
-			return nil, err
-		}
-		n = max(n, br.Buffered())
-		head, err = br.Peek(n)
-		if err != nil {
-			return nil, err
-		}
-		if strings.Contains(string(head), "\r\n\r\n") {
-			return http.ReadResponse(br, nil)
-		}
-		if n >= br.Size() {
-			return nil, fmt.Errorf("head over %d bytes", br.Size())
-		}
-	}
+func (e *upgradeError) Error() string {
+	return fmt.Sprintf("upgrade refused: status %d: %q (is a proxy dropping the Upgrade header?)", e.code, e.text)
 }
 
 // readText reads the start of an error body for people.
 func readText(r io.Reader) string {
-	b, _ := io.ReadAll(io.LimitReader(r, 200)) // a hint: what has arrived is enough
-	return strings.TrimSpace(string(b))
+	b, _ := io.ReadAll(io.LimitReader(r, maxErrorBody)) // a hint: what has arrived is enough
+	return shorten(b)
 }
 
 // readResponse reads the server's handshake frame; an error frame becomes a

@@ -1,0 +1,123 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+)
+
+// A Client keeps a node registered with its control server and its netmap up
+// to date. Its methods may be called from any goroutine.
+type Client struct {
+	// Netmap is the newest netmap; nil before the first one and after a logout.
+	Netmap *actor.Cell[*netmap.Netmap]
+
+	// Status is the newest status.
+	Status *actor.Cell[Status]
+
+	// NodeKey is the node key in force: the one that the server has accepted and
+	// Keys has kept. Zero before the first login and after a logout.
+	NodeKey *actor.Cell[key.NodePrivate]
+
+	cfg  Config
+	url  *url.URL
+	log  *slog.Logger
+	link *link
+
+	auth  actor.Cell[authStatus] // by session
+	polls actor.Cell[pollStatus] // by stream
+	login actor.Cell[login]      // by session: what stream and report work for
+
+	commands chan command // to session
+}
+
+// New returns a Client. It does nothing before Serve.
+func New(cfg Config) (*Client, error) {
+	u, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		Netmap:  new(actor.Cell[*netmap.Netmap]),
+		Status:  new(actor.Cell[Status]),
+		NodeKey: new(actor.Cell[key.NodePrivate]),
+		cfg:     cfg, url: u, log: cfg.Logger,
+		commands: make(chan command, 8),
+	}
+	c.link = newLink(newDialer(&c.cfg, u))
+	return c, nil
+}
+
+func (*Client) String() string { return "control.Client" }
+
+// Serve runs the client until ctx ends. An error that is an actor.FatalError is
+// one that no retry mends: it wraps ErrBadAuthKey, ErrRefused or
+// ErrUnsupportedVersion, and Status.Err has it, too.
+//
+// Serve does not log out: an ephemeral node calls Logout first.
+func (c *Client) Serve(ctx context.Context) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		g.Go(c.link.Serve)
+		g.Go((&session{c}).Serve)
+		g.Go((&stream{c}).Serve)
+		g.Go((&report{c}).Serve)
+		g.Go(c.mergeStatus)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+}
+
+// mergeStatus makes Status of what session and stream know.
+func (c *Client) mergeStatus(ctx context.Context) error {
+	for {
+		auth, authChanged := c.auth.Load()
+		poll, pollChanged := c.polls.Load()
+		c.Status.Store(merge(auth, poll))
+		select {
+		case <-authChanged:
+		case <-pollChanged:
+		case <-ctx.Done():
+			c.Status.Store(merge(c.auth.Get(), c.polls.Get())) // why it ends, if that is an error
+			return ctx.Err()
+		}
+	}
+}
+
+// Login asks for a new login: it gives up one that waits for a person, renews
+// the key of a node that is logged in, and starts again after Logout or a
+// refusal. The login URL appears in Status.
+func (c *Client) Login(ctx context.Context) error {
+	return c.post(ctx, loginCommand{})
+}
+
+// Logout tells the server to expire the node key, forgets it, and stops. It
+// returns when the server has answered. The Client must be serving.
+func (c *Client) Logout(ctx context.Context) error {
+	done := make(chan error, 1)
+	if err := c.post(ctx, logoutCommand{ctx, done}); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// NetworkChanged drops the connection to the server, because the network it
+// was made on may be gone; it is made anew at once (CTL-64).
+func (c *Client) NetworkChanged() { c.link.networkChanged() }
+
+func (c *Client) post(ctx context.Context, m command) error {
+	select {
+	case c.commands <- m:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,173 @@
+package control
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+)
+
+// A registration is one attempt to get a node key accepted, over as many
+// requests as it takes (control.md sections 7.2 to 7.5). It does no I/O.
+type registration struct {
+	creds     Credentials // in force until this one succeeds (CTL-23)
+	authKey   string      // empty: a person logs in
+	ephemeral bool
+	checkURL  func(string) error
+
+	candidate key.NodePrivate // new key; zero: creds.Node is registered again
+	followup  string          // AuthURL that a person is to visit
+	renewed   bool            // the server has said once that the key has expired
+	problem   error           // why a person is asked although a key was there
+	backoff   actor.Backoff
+}
+
+func newRegistration(creds Credentials, cfg *Config, checkURL func(string) error, regen bool) *registration {
+	r := &registration{creds: creds, authKey: cfg.AuthKey, ephemeral: cfg.Ephemeral, checkURL: checkURL}
+	if regen || creds.Node.IsZero() {
+		r.candidate = key.NewNode()
+	}
+	return r
+}
+
+// nodeKey returns the key that is being registered.
+func (r *registration) nodeKey() key.NodePrivate {
+	if r.candidate.IsZero() {
+		return r.creds.Node
+	}
+	return r.candidate
+}
+
+// request returns the next request. A follow-up repeats the keys of the request
+// that brought the URL (CTL-21).
+func (r *registration) request(h *Hostinfo) *RegisterRequest {
+	req := &RegisterRequest{
+		Version:   CapabilityVersion,
+		NodeKey:   r.nodeKey().Public(),
+		Hostinfo:  h,
+		Ephemeral: r.ephemeral,
+		Followup:  r.followup,
+	}
+	if !r.candidate.IsZero() {
+		req.OldNodeKey = r.creds.Node.Public()
+	}
+	if r.authKey != "" && r.followup == "" {
+		req.Auth = &RegisterAuth{AuthKey: r.authKey}
+	}
+	return req
+}
+
+// A step is what a registration does next: it is done, or it waits and asks
+// again, or it gives up for good.
+type step struct {
+	done  bool
+	wait  time.Duration
+	err   error // what is wrong, for Status
+	fatal bool  // err is final
+	url   string
+}
+
+// onError takes a request that brought no answer.
+func (r *registration) onError(err error) step {
+	if errors.Is(err, ErrUnsupportedVersion) {
+		return step{err: err, fatal: true}
+	}
+	return step{wait: max(retryDelay(err), r.backoff.Next()), err: err, url: r.followup}
+}
+
+// onResponse takes an answer, in the order of control.md section 7.2.
+func (r *registration) onResponse(resp *RegisterResponse) step {
+	switch {
+	case resp.Error != "":
+		return r.onRefusal(resp.Error)
+	case len(resp.NodeKeySignature) > 0:
+		return r.again(fmt.Errorf("%w: tailnet lock wants the new node key signed, which this node cannot do; sign it on another node", ErrRefused))
+	case resp.NodeKeyExpired:
+		return r.onExpired()
+	case resp.AuthURL != "":
+		return r.onAuthURL(resp.AuthURL)
+	}
+	return step{done: true}
+}
+
+// onExpired tries a fresh key once (CTL-24).
+func (r *registration) onExpired() step {
+	if r.renewed {
+		return r.again(ErrKeyExpired)
+	}
+	r.renewed, r.problem = true, ErrKeyExpired
+	r.candidate, r.followup = key.NewNode(), ""
+	return step{err: ErrKeyExpired}
+}
+
+// onAuthURL follows a URL up: a new one at once, the same one after a pause.
+func (r *registration) onAuthURL(u string) step {
+	if err := r.checkURL(u); err != nil {
+		return r.again(fmt.Errorf("login URL of the control server: %w", err))
+	}
+	if u == r.followup {
+		return step{wait: r.backoff.Next(), url: u, err: r.problem}
+	}
+	r.followup = u
+	r.backoff.Reset()
+	return step{url: u, err: r.problem}
+}
+
+// onRefusal takes an Error. Without a login to fall back to, a refused auth key
+// is final: no retry mends it (control.md section 7.5). With one, a person can
+// still renew it.
+func (r *registration) onRefusal(text string) step {
+	known := !r.creds.Node.IsZero()
+	sent := r.authKey != "" && r.followup == ""
+	err := fmt.Errorf("%w: %q", ErrRefused, shorten([]byte(text)))
+	if sent && meansBadAuthKey(text) {
+		err = fmt.Errorf("%w: %q", ErrBadAuthKey, shorten([]byte(text)))
+	}
+	switch {
+	case sent && !known:
+		return step{err: err, fatal: true}
+	case sent && errors.Is(err, ErrBadAuthKey):
+		r.authKey, r.problem = "", err
+		return step{err: err}
+	case known && r.candidate.IsZero() && strings.Contains(strings.ToLower(text), "machine key"):
+		r.candidate, r.problem = key.NewNode(), err // the old key is another machine's (section 8.9)
+		return step{err: err}
+	}
+	r.followup = "" // refused by a person, or out of date: begin anew
+	return r.again(err)
+}
+
+func (r *registration) again(err error) step {
+	return step{wait: r.backoff.Next(), err: err}
+}
+
+// meansBadAuthKey tells a refused auth key from other refusals by its text:
+// servers send no code. The phrases are those of Headscale and of the hosted
+// server.
+func meansBadAuthKey(text string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc([]string{
+		"auth key", "authkey", "auth-key", "pre-auth", "preauth", "pre auth", "invalid key", "api key",
+	}, func(phrase string) bool { return strings.Contains(text, phrase) })
+}
+
+// credentials returns what the accepted registration has given.
+func (r *registration) credentials(resp *RegisterResponse) Credentials {
+	c := r.creds
+	if !r.candidate.IsZero() {
+		c.OldNode, c.Node = c.Node, r.candidate
+	}
+	c.User = netmap.UserProfile{
+		ID:            resp.User.ID,
+		LoginName:     resp.Login.LoginName,
+		DisplayName:   cmp.Or(resp.User.DisplayName, resp.Login.DisplayName),
+		ProfilePicURL: cmp.Or(resp.User.ProfilePicURL, resp.Login.ProfilePicURL),
+	}
+	return c
+}

@@ -1,0 +1,122 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+)
+
+// A report tells the server where this node can be reached and what it offers,
+// by lite updates (control.md section 10.4).
+type report struct{ *Client }
+
+func (*report) String() string { return "control.report" }
+
+const (
+	// reportDelay lets changes that come together travel together (CTL-57).
+	reportDelay = 100 * time.Millisecond
+
+	// reportTimeout bounds one lite update: a server that is slower is asked
+	// again.
+	reportTimeout = 30 * time.Second
+)
+
+// Serve sends one update after each login, and one when anything but the
+// measured latencies has changed since the last one that arrived. One is under
+// way at most; the newest state wins.
+func (r *report) Serve(ctx context.Context) error {
+	var sent string
+	var backoff actor.Backoff
+	for {
+		changed := r.changed()
+		l := r.login.Get()
+		if now := r.fingerprint(l); l.key.IsZero() || now == sent {
+			if err := changed.wait(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := actor.Sleep(ctx, reportDelay); err != nil {
+			return err
+		}
+		l = r.login.Get()
+		if l.key.IsZero() {
+			continue
+		}
+		now := r.fingerprint(l)
+		if err := r.update(ctx, l); err != nil {
+			r.log.Debug("report to the control server has failed", "err", err)
+			if err := actor.Sleep(ctx, max(backoff.Next(), retryDelay(err))); err != nil {
+				return err
+			}
+			continue
+		}
+		sent = now
+		backoff.Reset()
+	}
+}
+
+// update sends one lite update; its answer carries nothing.
+func (r *report) update(ctx context.Context, l login) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	req := r.mapRequest(l.key.Public())
+	req.OmitPeers = true
+	resp, err := r.send(ctx, http.MethodPost, PathMap, req, l.key.Public())
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxRegisterBody))
+	return err
+}
+
+// fingerprint tells two states apart by what is worth an update: latencies and
+// the order of endpoints are not.
+func (r *report) fingerprint(l login) string {
+	if l.key.IsZero() {
+		return ""
+	}
+	req := r.mapRequest(l.key.Public())
+	slices.SortFunc(req.Endpoints, netip.AddrPort.Compare)
+	req.EndpointTypes = nil
+	req.Hostinfo.NetInfo.DERPLatency = nil
+	b, err := json.Marshal(req)
+	if err != nil {
+		panic(fmt.Sprintf("control: encode a map request: %v", err)) // all its types encode
+	}
+	return fmt.Sprintf("%d %s", l.generation, b)
+}
+
+// changes are the channels that tell of a change of what is reported.
+type changes [5]<-chan struct{}
+
+// changed is taken before the state is looked at, so that no change is missed.
+func (r *report) changed() (c changes) {
+	_, c[0] = r.login.Load()
+	_, c[1] = r.cfg.Hostinfo.Load()
+	_, c[2] = r.cfg.Endpoints.Load()
+	_, c[3] = r.cfg.NetInfo.Load()
+	_, c[4] = r.cfg.Home.Load()
+	return c
+}
+
+func (c changes) wait(ctx context.Context) error {
+	select {
+	case <-c[0]:
+	case <-c[1]:
+	case <-c[2]:
+	case <-c[3]:
+	case <-c[4]:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
+)
+
+// A session registers this node and decides which node key is in force.
+type session struct{ *Client }
+
+func (*session) String() string { return "control.session" }
+
+// A login is what stream and report work for. A new generation with the same
+// key is a new registration of it.
+type login struct {
+	key        key.NodePrivate // zero: nobody is logged in
+	generation int
+}
+
+// An authStatus is what session tells about itself.
+type authStatus struct {
+	url       string // a person must visit it
+	loggedIn  bool   // the key in force is registered
+	loggedOut bool   // by Logout
+	err       error
+}
+
+// A goal is what session works for. It ends by itself or when a command sets
+// another one; what a superseded goal would have brought is discarded (CTL-65).
+type goal interface {
+	pursue(ctx context.Context, s *session, creds Credentials) (outcome, error)
+}
+
+// An outcome is what a goal has brought.
+type outcome struct {
+	creds Credentials
+	next  goal
+}
+
+// Serve works for one goal after another. It begins with a registration of the
+// stored key (CTL-22).
+func (s *session) Serve(ctx context.Context) error {
+	creds, err := s.cfg.Keys.Load(ctx)
+	if err != nil {
+		return s.fail(fmt.Errorf("load the node key: %w", err))
+	}
+	s.NodeKey.Store(creds.Node)
+	var g goal = register{}
+	for {
+		got, err := s.work(ctx, g, creds)
+		if err != nil {
+			return err
+		}
+		creds, g = got.creds, got.next
+	}
+}
+
+// fail ends the whole node with an error that no retry mends.
+func (s *session) fail(err error) error {
+	s.auth.Store(authStatus{err: err})
+	return actor.Fatal(err)
+}
+
+// work runs a goal as a child until it ends or a command sets another. What the
+// goal has adopted stays, even if a command came at the same time.
+func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outcome, err error) {
+	got.creds = creds
+	var next goal
+	err = actor.Run(ctx, func(ctx context.Context, children *actor.Group) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // the group waits for the child
+		done := make(chan error, 1)
+		children.Go(func(context.Context) error {
+			result, err := g.pursue(ctx, s, creds)
+			if err == nil {
+				got = result
+			}
+			done <- err
+			return nil
+		})
+		for {
+			select {
+			case m := <-s.commands:
+				if next = m.goal(g); next != nil {
+					return nil
+				}
+			case err := <-done:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	if next != nil {
+		got.next = next
+	}
+	return got, err
+}
+
+// adopt keeps credentials that the server has accepted, even if the end has
+// come meanwhile.
+func (s *session) adopt(ctx context.Context, now Credentials) error {
+	if err := s.cfg.Keys.Save(context.WithoutCancel(ctx), now); err != nil {
+		return s.fail(fmt.Errorf("save the node key: %w", err))
+	}
+	s.NodeKey.Store(now.Node)
+	return nil
+}
+
+// idle waits for a command. The others work for the key in force.
+type idle struct{ loggedOut bool }
+
+func (i idle) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+	s.auth.Store(authStatus{loggedIn: !i.loggedOut, loggedOut: i.loggedOut})
+	l := login{generation: s.login.Get().generation + 1}
+	if !i.loggedOut {
+		l.key = creds.Node
+	}
+	s.login.Store(l)
+	<-ctx.Done()
+	return outcome{creds, i}, ctx.Err()
+}
+
+// register gets a key accepted: the one in force, or with regen a new one.
+type register struct {
+	regen   bool
+	expired bool // because the key in force has expired
+}
+
+func (g register) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+	r := newRegistration(creds, &s.cfg, s.checkURL, g.regen)
+	if g.expired {
+		r.problem = ErrKeyExpired
+	}
+	s.auth.Store(authStatus{err: r.problem, loggedIn: s.auth.Get().loggedIn})
+	for {
+		resp := new(RegisterResponse)
+		err := s.call(ctx, http.MethodPost, PathRegister, r.request(s.hostinfo()), resp, registerHint(r)...)
+		if ctx.Err() != nil {
+			return outcome{creds, g}, ctx.Err()
+		}
+		next := r.next(resp, err)
+		switch {
+		case next.done:
+			s.log.Info("registered with the control server", "node", r.nodeKey().Public(), "user", resp.Login.LoginName)
+			now := r.credentials(resp)
+			return outcome{now, idle{}}, s.adopt(ctx, now)
+		case next.fatal:
+			return outcome{creds, g}, s.fail(next.err)
+		}
+		s.publish(next)
+		if err := actor.Sleep(ctx, next.wait); err != nil {
+			return outcome{creds, g}, err
+		}
+	}
+}
+
+func (r *registration) next(resp *RegisterResponse, err error) step {
+	if err != nil {
+		return r.onError(err)
+	}
+	return r.onResponse(resp)
+}
+
+// registerHint names the old and the new key to load balancers, in this order.
+func registerHint(r *registration) []key.NodePublic {
+	if r.candidate.IsZero() {
+		return []key.NodePublic{r.creds.Node.Public()}
+	}
+	return []key.NodePublic{r.creds.Node.Public(), r.candidate.Public()}
+}
+
+// publish shows how a registration stands. While it goes on, an old login stays
+// what it was. The URL is a secret of sorts: never at Info (CTL-68).
+func (s *session) publish(next step) {
+	before := s.auth.Get()
+	s.auth.Store(authStatus{url: next.url, err: next.err, loggedIn: before.loggedIn})
+	switch {
+	case next.url != "" && next.url != before.url:
+		s.log.Info("a person must log in; the URL is in the status")
+	case next.err != nil && (before.err == nil || before.err.Error() != next.err.Error()):
+		s.log.Warn("registration with the control server has failed", "err", next.err, "retry", next.wait)
+	}
+}
+
+// logout makes the server expire the key in force, then forgets it (CTL-26).
+type logout struct{ logoutCommand }
+
+func (g logout) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+	ctx, cancel := until(ctx, g.given.Done(), context.DeadlineExceeded)
+	defer cancel()
+	s.login.Store(login{generation: s.login.Get().generation + 1})
+	if err := s.expireKey(ctx, creds); err != nil {
+		g.done <- err
+		s.log.Warn("logout has failed; the node stays logged in", "err", err)
+		return outcome{creds, register{}}, nil
+	}
+	err := s.adopt(ctx, Credentials{})
+	g.done <- err
+	return outcome{Credentials{}, idle{loggedOut: true}}, err
+}
+
+// expireKey asks until there is an answer. The answer may say that the key has
+// expired, which is what was asked for.
+func (s *session) expireKey(ctx context.Context, creds Credentials) error {
+	if creds.Node.IsZero() {
+		return nil
+	}
+	k := creds.Node.Public()
+	req := &RegisterRequest{
+		Version: CapabilityVersion, NodeKey: k, Expiry: logoutExpiry, Hostinfo: s.hostinfo(), Ephemeral: s.cfg.Ephemeral,
+	}
+	var backoff actor.Backoff
+	for {
+		var resp RegisterResponse
+		err := s.call(ctx, http.MethodPost, PathRegister, req, &resp, k)
+		switch {
+		case err == nil && resp.Error != "":
+			return fmt.Errorf("logout: %w: %q", ErrRefused, shorten([]byte(resp.Error)))
+		case err == nil:
+			return nil
+		}
+		if waitErr := backoff.Wait(ctx); waitErr != nil {
+			return fmt.Errorf("logout: %w", errors.Join(err, context.Cause(ctx)))
+		}
+	}
+}
