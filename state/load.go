@@ -170,7 +170,7 @@ func (p *Profile) parseConfig() error {
 	}
 	for name, dst := range known {
 		if err := p.config.get(name, dst); err != nil {
-			return fmt.Errorf("Config: %w", err)
+			return fmt.Errorf("member Config: %w", err)
 		}
 	}
 	for _, secret := range []string{"PrivateNodeKey", "OldPrivateNodeKey", "NetworkLockKey"} {

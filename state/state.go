@@ -47,13 +47,13 @@ const prefixMem = "mem:"
 func Open(spec string) (Store, error) {
 	switch prefix, ok := specPrefix(spec); {
 	case spec == "":
-		return nil, errors.New("state: no store named: give the path of a state file, or mem:")
+		return nil, errors.New("state: no store named: give mem: or the path of a state file")
 	case !ok:
 		return OpenFile(spec)
 	case prefix == prefixMem:
 		return NewMemory(), nil
 	default:
-		return nil, fmt.Errorf("state: %s: stores of kind %q are not supported: give the path of a state file, or mem:", spec, prefix)
+		return nil, fmt.Errorf("state: %s: stores of kind %q are not supported: give mem: or the path of a state file", spec, prefix)
 	}
 }
 

@@ -40,7 +40,7 @@ func waitDone(ctx context.Context) error {
 
 // supervise runs the script under a supervisor for d and returns the
 // supervisor's error and log.
-func supervise(t *testing.T, d time.Duration, steps ...func(context.Context) error) (runs int, err error, log string) {
+func supervise(t *testing.T, d time.Duration, steps ...func(context.Context) error) (runs int, log string, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -53,13 +53,13 @@ func supervise(t *testing.T, d time.Duration, steps ...func(context.Context) err
 		time.Sleep(time.Hour) // until an actor that did not stop in time has ended
 		runs, log = s.runs, out.String()
 	})
-	return runs, err, log
+	return runs, log, err
 }
 
 // TestSpecRestarts: a failed or panicked actor is restarted at once, and the
 // log says so once, with its name and cause.
 func TestSpecRestarts(t *testing.T) {
-	runs, err, log := supervise(t, time.Minute, fail, boom, quiet, waitDone)
+	runs, log, err := supervise(t, time.Minute, fail, boom, quiet, waitDone)
 	if runs != 4 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%d runs, %v; want 4", runs, err)
 	}
@@ -80,7 +80,7 @@ func TestSpecRestarts(t *testing.T) {
 // TestSpecPauses: an actor that keeps failing is paused about 2 s after every
 // five failures.
 func TestSpecPauses(t *testing.T) {
-	runs, _, log := supervise(t, 20*time.Second, fail)
+	runs, log, _ := supervise(t, 20*time.Second, fail)
 	if runs < 10 || runs > 100 {
 		t.Errorf("%d runs in 20 s", runs)
 	}
@@ -92,7 +92,7 @@ func TestSpecPauses(t *testing.T) {
 // TestFatal: a fatal error is not restarted and comes out of the supervisor's
 // tree with its cause.
 func TestFatal(t *testing.T) {
-	runs, err, _ := supervise(t, time.Minute, func(context.Context) error {
+	runs, _, err := supervise(t, time.Minute, func(context.Context) error {
 		return fmt.Errorf("control: %w", Fatal(errChild))
 	})
 	if runs != 1 || !errors.Is(err, suture.ErrTerminateSupervisorTree) {
@@ -106,7 +106,7 @@ func TestFatal(t *testing.T) {
 
 // TestSpecStopTimeout: an actor that does not stop is named.
 func TestSpecStopTimeout(t *testing.T) {
-	_, _, log := supervise(t, time.Second, func(context.Context) error {
+	_, log, _ := supervise(t, time.Second, func(context.Context) error {
 		time.Sleep(time.Minute)
 		return nil
 	})
