@@ -6,7 +6,6 @@ import (
 	"net"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -97,12 +96,6 @@ func (p *pair) run(tb testing.TB, n, window int64) (lost int64) {
 	return lostSoFar() - lostBefore
 }
 
-func cpu() time.Duration {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // BenchmarkRelayed is the cost of a datagram from one client through a relay to
 // another, all three in this process: two TLS connections, four ciphers.
 func BenchmarkRelayed(b *testing.B) {
@@ -116,12 +109,12 @@ func benchmarkRelayed(b *testing.B, window int64) {
 	p.run(b, 10_000, 30)
 	b.SetBytes(datagramSize)
 	b.ReportAllocs()
-	before, batches, flushes := cpu(), p.got.batches.Load(), p.from.Counters().Flushes
+	before, batches, flushes := cpuTime(), p.got.batches.Load(), p.from.Counters().Flushes
 	b.ResetTimer()
 	lost := p.run(b, int64(b.N), window)
 	b.StopTimer()
 	bytes := float64(b.N) * datagramSize
-	b.ReportMetric((cpu()-before).Seconds()/(bytes/1e9), "cpu-s/GB")
+	b.ReportMetric((cpuTime()-before).Seconds()/(bytes/1e9), "cpu-s/GB")
 	b.ReportMetric(float64(lost)/float64(b.N), "lost/op")
 	b.ReportMetric(float64(b.N)/float64(p.got.batches.Load()-batches), "datagrams/batch")
 	b.ReportMetric(float64(b.N)/float64(p.from.Counters().Flushes-flushes), "datagrams/flush")
