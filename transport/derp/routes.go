@@ -86,18 +86,17 @@ func (r *routes) forgetConn(rt route) {
 // A learner is one connection's memory of the routes it has set, so that a
 // packet costs no lock. It is used by the connection's reader alone.
 type learner struct {
-	routes  *routes
-	here    route
-	seen    uint32 // routes.changed when known was last right
-	last    key.NodePublic
-	known   map[key.NodePublic]struct{}
-	started bool
+	routes *routes
+	here   route
+	seen   uint32 // routes.changed when known was last right
+	last   key.NodePublic
+	known  map[key.NodePublic]struct{} // nil before the first
 }
 
 // heard notes that peer was heard on this connection.
 func (l *learner) heard(peer key.NodePublic) {
 	now := l.routes.changed.Load()
-	if l.started && now == l.seen {
+	if l.known != nil && now == l.seen {
 		if peer == l.last {
 			return
 		}
@@ -106,8 +105,11 @@ func (l *learner) heard(peer key.NodePublic) {
 			return
 		}
 	} else {
-		l.known = make(map[key.NodePublic]struct{})
-		l.seen, l.started = now, true
+		if l.known == nil {
+			l.known = make(map[key.NodePublic]struct{})
+		}
+		clear(l.known)
+		l.seen = now
 	}
 	l.routes.set(peer, l.here)
 	if len(l.known) >= maxRoutes {
