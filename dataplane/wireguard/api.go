@@ -13,7 +13,9 @@ import (
 type Tick int64
 
 // A Source says where a datagram came from: a UDP address, with the VNI of a
-// peer relay if it came through one, or a DERP region and the sender's key.
+// peer relay if it came through one, or a DERP region and the sender's key. It
+// does not change once the engine was given it: the engine may keep the pointer,
+// and knows an unchanged source by it.
 type Source struct {
 	Addr   netip.AddrPort
 	VNI    uint32
@@ -32,6 +34,11 @@ type Config struct {
 	// goroutines.
 	Send  func(p *Peer, b packet.Burst)
 	Reply func(src *Source, msg []byte)
+
+	// PeerAt returns the peer that a UDP source is mapped to by the path layer,
+	// nil when none is. It is only a hint, asked a few times a second at most
+	// (WG-52); a nil PeerAt maps nothing. Receive goroutine.
+	PeerAt func(src *Source) *Peer
 
 	Events Events
 	Logger *slog.Logger // nil discards
@@ -53,7 +60,7 @@ type Events interface {
 	FirstPacket(p *Peer, b []byte) int
 
 	// Heard: an authenticated packet came from a new source, or 10 s passed
-	// since the last call. Receive goroutine.
+	// since the last call. Receive goroutine; for handshakes the actor's.
 	Heard(p *Peer, src *Source)
 }
 

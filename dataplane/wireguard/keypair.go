@@ -43,3 +43,24 @@ type noCopy struct{}
 
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
+
+// acceptable reports whether packets may still be received under kp: it is at
+// most RejectAfterTime old (WG-31).
+func (kp *keypair) acceptable(now Tick) bool { return now-kp.born <= Tick(rejectAfterTime) }
+
+// sendable reports whether kp is young enough to send under and has n counters
+// left (WG-27, WG-31).
+func (kp *keypair) sendable(now Tick, n int) bool {
+	return now-kp.born < Tick(rejectAfterTime) && kp.counter.Load() <= rejectAfterMessages-uint64(n)
+}
+
+// reserve takes n counters, the first of which it returns. They are spent
+// whatever becomes of them: a counter is the nonce and MUST NOT be used twice
+// (WG-27). ok is false when the keypair has no n counters left.
+func (kp *keypair) reserve(n int) (first uint64, ok bool) {
+	if kp.counter.Load() > rejectAfterMessages-uint64(n) {
+		return 0, false
+	}
+	last := kp.counter.Add(uint64(n))
+	return last - uint64(n), last <= rejectAfterMessages
+}
