@@ -139,7 +139,7 @@ func parseFile(b []byte) (map[string][]byte, error) {
 	if values == nil {
 		return nil, errors.New("want a JSON object, got null")
 	}
-	// null is a value that was deleted: tsnet leaves it in the file.
+	// null is what a nil value would be: none.
 	maps.DeleteFunc(values, func(_ string, v []byte) bool { return v == nil })
 	return values, nil
 }

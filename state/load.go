@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
@@ -39,8 +41,8 @@ func Load(ctx context.Context, s Store) (*Profile, error) {
 	return p, nil
 }
 
-// read returns the value of id, nil when there is none or it is empty: an empty
-// value is how some programs delete.
+// read returns the value of id, nil when there is none or it is empty, which
+// mean the same to tailscaled (SVC-137).
 func read(ctx context.Context, s Store, id string) ([]byte, error) {
 	b, err := s.Read(ctx, id)
 	if errors.Is(err, ErrNotFound) || err == nil && len(b) == 0 {
@@ -88,18 +90,33 @@ func (p *Profile) loadLogin(ctx context.Context, s Store) (storeKey string, err 
 	if current == "" && len(all) == 0 {
 		return keyLegacy, nil // kept as it is: an older program may still read it
 	}
-	for id := range all {
+	logins, err := parseLogins(all)
+	if err != nil {
+		return "", damaged(keyProfiles, err)
+	}
+	i := slices.IndexFunc(logins, func(l loginProfile) bool { return l.Key == current && current != "" })
+	if i < 0 {
+		return "", nil // the current profile is gone
+	}
+	l := logins[i]
+	p.ID, p.storeKey = l.ID, l.Key
+	p.Tailnet, p.Created = l.NetworkProfile, l.Created
+	return l.Key, nil
+}
+
+// parseLogins decodes the list of profiles, in the order of their IDs. One that
+// is damaged is an error, as it is to tailscaled.
+func parseLogins(all object) ([]loginProfile, error) {
+	var logins []loginProfile
+	for _, id := range slices.Sorted(maps.Keys(all)) {
 		var l loginProfile
 		if err := all.get(id, &l); err != nil {
-			return "", damaged(keyProfiles, err)
+			return nil, err
 		}
-		if l.Key == current && current != "" {
-			p.ID, p.storeKey = id, l.Key
-			p.Tailnet, p.Created = l.NetworkProfile, l.Created
-			return l.Key, nil
-		}
+		l.ID = id
+		logins = append(logins, l)
 	}
-	return "", nil // the current profile is gone
+	return logins, nil
 }
 
 // readFirst returns the first value that is there.

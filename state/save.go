@@ -64,14 +64,14 @@ func (p *Profile) write(ctx context.Context, s Store, all object) error {
 // identify gives the profile an ID: that of an earlier login of the same node
 // or user at the same server, or a new one.
 func (p *Profile) identify(all object) error {
-	for id := range all {
-		var l loginProfile
-		if err := all.get(id, &l); err != nil {
-			return err
-		}
+	logins, err := parseLogins(all)
+	if err != nil {
+		return err
+	}
+	for _, l := range logins {
 		same := l.NodeID == p.NodeID || l.UserProfile.ID == p.User.ID && p.User.ID != 0
 		if same && l.ControlURL == p.Prefs.ControlURL && l.Key != "" {
-			p.ID, p.storeKey, p.Created = id, l.Key, l.Created
+			p.ID, p.storeKey, p.Created = l.ID, l.Key, l.Created
 			return nil
 		}
 	}
