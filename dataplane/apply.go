@@ -2,8 +2,11 @@ package dataplane
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/seed94491740/tsnode/dataplane/wireguard"
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packetfilter"
 	"github.com/seed94491740/tsnode/transport"
@@ -22,7 +25,9 @@ func (s *peersService) Serve(ctx context.Context) error {
 	for {
 		nm, mapChanged := s.d.config.Netmap.Load()
 		policy, policyChanged := s.d.config.Policy.Load()
-		s.apply(&filter, nm, policy)
+		if err := s.apply(ctx, &filter, nm, policy); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -32,7 +37,7 @@ func (s *peersService) Serve(ctx context.Context) error {
 	}
 }
 
-func (s *peersService) apply(f *filterKeeper, nm *netmap.Netmap, pol *Policy) {
+func (s *peersService) apply(ctx context.Context, f *filterKeeper, nm *netmap.Netmap, pol *Policy) error {
 	if pol == nil {
 		pol = new(Policy)
 	}
@@ -43,34 +48,63 @@ func (s *peersService) apply(f *filterKeeper, nm *netmap.Netmap, pol *Policy) {
 	t, diff := s.d.table.Load().next(nm, pol)
 	s.install(f, t, diff, none)
 	s.publish(t, diff)
+	if err := s.settle(ctx, diff.added); err != nil {
+		return err
+	}
 	s.d.applied.Store(given)
+	return nil
 }
 
 // publish makes a table current and tells the tunnel which peers came and went.
-// A node that got another ID keeps its key: it goes before it comes.
 func (s *peersService) publish(t *table, diff *tableDiff) {
 	for _, u := range diff.updated {
 		s.d.rebind(u.peer, u.node)
 	}
-	var gone, come wireguard.PeerDiff
+	var change wireguard.PeerDiff
 	for _, p := range diff.removed {
 		if wp := s.d.bound(p); wp != nil {
-			gone.Remove = append(gone.Remove, wp)
+			change.Remove = append(change.Remove, wp)
 		}
 	}
 	for _, p := range diff.added {
 		if to, listed := s.d.config.DirectUDP[p.key]; listed && to.IsValid() {
 			p.path.Store(&Path{Best: transport.Endpoint{Addr: to}})
 		}
-		come.Add = append(come.Add, wireguard.NewPeer{Key: p.key, Owner: p})
+		change.Add = append(change.Add, wireguard.NewPeer{Key: p.key, Owner: p})
 	}
 	s.d.table.Store(t)
-	if len(gone.Remove) > 0 {
-		s.d.engine.Update(gone)
+	if len(change.Remove) > 0 || len(change.Add) > 0 {
+		s.d.engine.Update(change)
 	}
-	if len(come.Add) > 0 {
-		s.d.engine.Update(come)
+}
+
+// settleFor bounds how long a network map waits for the tunnel to have taken the
+// peers of the one before. It is longer than a supervisor's pause.
+const settleFor = 5 * time.Second
+
+// settle waits until the tunnel has records of the peers that were added, so
+// that the next network map can remove them. It usually does at once; a tunnel
+// being restarted takes longer, and keys that it refuses never show up.
+func (s *peersService) settle(ctx context.Context, added []*peer) error {
+	wait := time.Millisecond
+	for waited := time.Duration(0); len(added) > 0 && !s.d.knowsLastOf(added) && waited < settleFor; waited += wait {
+		if err := actor.Sleep(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, 100*time.Millisecond)
 	}
+	return nil
+}
+
+// knowsLastOf reports whether the tunnel has a record of the last of the peers
+// that it has not refused.
+func (d *Dataplane) knowsLastOf(peers []*peer) bool {
+	for _, p := range slices.Backward(peers) {
+		if d.bound(p) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // A filterKeeper knows what the rules in force were compiled from.

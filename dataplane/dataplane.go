@@ -105,6 +105,10 @@ type Hooks struct {
 	// 10 s after the last call (WG-57).
 	Heard func(peer key.NodePublic, from transport.Endpoint)
 
+	// PeerAt tells whose UDP address from is, as far as is known: a hint for when
+	// we have restarted and peers have not noticed (WG-52).
+	PeerAt func(from transport.Endpoint) (key.NodePublic, bool)
+
 	// Up, GaveUp and Erased are the tunnel's session events (WG-57).
 	Up             func(peer key.NodePublic, initiator bool)
 	GaveUp, Erased func(peer key.NodePublic)
@@ -138,7 +142,7 @@ func New(c Config) (*Dataplane, error) {
 	d.table.Store(emptyTable())
 	var err error
 	d.engine, err = wireguard.New(wireguard.Config{
-		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, Events: events{d}, Logger: c.Logger,
+		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, PeerAt: d.peerAt, Events: events{d}, Logger: c.Logger,
 	})
 	d.config.Private = key.NodePrivate{} // the engine alone needs it
 	return d, err

@@ -77,6 +77,18 @@ func (d *Dataplane) reply(src *wireguard.Source, msg []byte) {
 	s.send(&path, []packet.Burst{b})
 }
 
+// peerAt asks the path layer whose address a source is.
+func (d *Dataplane) peerAt(src *wireguard.Source) *wireguard.Peer {
+	if d.config.Hooks.PeerAt == nil {
+		return nil
+	}
+	k, ok := d.config.Hooks.PeerAt(endpointOf(src))
+	if !ok {
+		return nil
+	}
+	return d.engine.Peer(k)
+}
+
 // Events passes what happens in the tunnel on.
 type events struct{ d *Dataplane }
 
