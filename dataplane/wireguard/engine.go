@@ -32,7 +32,7 @@ type Engine struct {
 	indices  *indexTable
 	stamps   stampClock // actor
 	counters counters
-	unknown  rate // wants by unknown indices; WG-52
+	unknown  *sharedRate // wants by unknown indices; WG-52
 
 	ring  *ring
 	inbox chan message
@@ -73,7 +73,7 @@ func New(c Config) (*Engine, error) {
 	c.Private = key.NodePrivate{} // the identity alone holds it
 	return &Engine{
 		config: c, identity: id, epoch: time.Now(),
-		peers: newPeerTable(), indices: newIndexTable(rand.Reader), unknown: newRate(unknownPerSecond, unknownPerSecond),
+		peers: newPeerTable(), indices: newIndexTable(rand.Reader), unknown: newSharedRate(unknownPerSecond, unknownPerSecond),
 		ring: newRing(), inbox: make(chan message, inboxSize), poke: make(chan struct{}, 1),
 	}, nil
 }

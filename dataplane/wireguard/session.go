@@ -27,6 +27,7 @@ type session struct {
 	events atomic.Uint32
 	dirty  *session // next on the dirty list; written by who raised the first event
 	parked parkQueue
+	shared secret // static-static; stored by the actor
 
 	actorSession
 }
