@@ -28,6 +28,8 @@ var mayImport = map[string][]string{
 	"host":           {"packet"},
 	"internal/actor": {},
 
+	"internal/version": {},
+
 	"netmap":         leaves,
 	"transport":      leaves,
 	"transport/stun": leaves,
@@ -46,9 +48,10 @@ var mayImport = map[string][]string{
 
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
-		"transport/derp", "transport/udp",
+		"transport/derp", "transport/udp", "internal/version",
 	}),
-	"devnet": slices.Concat(leaves, data, []string{"control", "transport/derp/relay"}),
+	"devnet": slices.Concat(leaves, data, []string{"control", "transport/derp", "transport/derp/relay"}),
+	"proxy":  leaves,
 }
 
 // mayImportAnything are programs: nothing imports them.

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/state"
+)
+
+// hints say what to do about an error that a person can mend.
+var hints = []struct {
+	err  error
+	text string
+}{
+	{node.ErrBadAuthKey, "Make a new auth key in the admin console of the tailnet, or leave --auth-key out to log in with a browser."},
+	{node.ErrWrongControl, "Check --login-server: it must be the URL of a control server, as in https://headscale.example.org."},
+	{node.ErrControlUnreachable, "Check --login-server and this machine's network: the control server does not answer."},
+	{node.ErrKeyExpired, "Log in again: run with a fresh --auth-key, or without one to log in with a browser."},
+	{node.ErrRejected, "The tailnet's policy denies this connection: ask its administrator for access."},
+	{node.ErrNameNotFound, "Check the name: it is neither a node of the tailnet nor known to this machine's resolver."},
+	{node.ErrNoRoute, "No node of the tailnet owns that address."},
+	{state.ErrLocked, "Another process uses that state directory: stop it, or give this one another --state-dir."},
+}
+
+// hintFor returns what to do about err; empty when there is nothing to say.
+func hintFor(err error) string {
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.text
+		}
+	}
+	return ""
+}

@@ -1,0 +1,91 @@
+// Command tsnode is a tailnet node in userspace: it joins a tailnet without a
+// TUN device and without root, and forwards ports both ways.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of the command.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run executes the command line and returns the exit code.
+func run(args []string) int {
+	ctx, stop := signalContext()
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "tsnode:", err)
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintln(os.Stderr, hint)
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintln(os.Stderr, "Run 'tsnode --help' for the commands, 'tsnode COMMAND --help' for their flags.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// signalContext ends with the first SIGINT or SIGTERM; the second one ends the
+// process at once (SVC-175).
+func signalContext() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	sig := make(chan os.Signal, 2)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-sig
+		cancel()
+		<-sig
+		os.Exit(exitFailed)
+	}()
+	return ctx, func() { signal.Stop(sig); cancel() }
+}
+
+// A usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// newRoot builds the tree of commands. Each call makes a new one, so that tests
+// share nothing.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "tsnode",
+		Short:         "A tailnet node in userspace: no TUN, no root",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(newDemo(), newDevnet(), newRun(), newVersion())
+	return root
+}
+
+// usageArgs turns a complaint about arguments into a usageError.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}

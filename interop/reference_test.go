@@ -1,0 +1,57 @@
+package interop
+
+import (
+	"context"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tailscale.com/envknob"
+	"tailscale.com/tailcfg"
+	"tailscale.com/tsnet"
+	"tailscale.com/tstest/integration"
+	"tailscale.com/tstest/integration/testcontrol"
+	"tailscale.com/types/logger"
+)
+
+// upTimeout bounds the start of one node, ours or the reference's.
+const upTimeout = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	envknob.Setenv("TS_NO_LOGS_NO_SUPPORT", "true")
+	os.Exit(m.Run())
+}
+
+// referenceControl starts the reference's control server with its own relay.
+func referenceControl(t *testing.T) (url string, c *testcontrol.Server) {
+	t.Helper()
+	derp := integration.RunDERPAndSTUN(t, logger.Discard, "127.0.0.1")
+	c = &testcontrol.Server{
+		DERPMap:        derp,
+		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
+		MagicDNSDomain: "tail-scale.ts.net",
+	}
+	c.HTTPTestServer = httptest.NewUnstartedServer(c)
+	c.HTTPTestServer.Start()
+	t.Cleanup(c.HTTPTestServer.Close)
+	return c.HTTPTestServer.URL, c
+}
+
+// tsnetNode starts a reference node and waits for it.
+func tsnetNode(t *testing.T, control, name, authKey string) *tsnet.Server {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &tsnet.Server{Dir: dir, ControlURL: control, Hostname: name, AuthKey: authKey, Ephemeral: true, Logf: logger.Discard}
+	t.Cleanup(func() { s.Close() })
+	ctx, cancel := context.WithTimeout(context.Background(), upTimeout)
+	defer cancel()
+	if _, err := s.Up(ctx); err != nil {
+		t.Fatalf("tsnet node %s: %v", name, err)
+	}
+	return s
+}

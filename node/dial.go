@@ -1,0 +1,236 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/packet"
+)
+
+const (
+	// dialTimeout bounds the connecting of a Dial when its context does not
+	// (SVC-80).
+	dialTimeout = 30 * time.Second
+
+	// dialStagger is the head start of each candidate address (SVC-80).
+	dialStagger = 300 * time.Millisecond
+)
+
+// Dial connects to an address on the tailnet. network is tcp or udp, with 4 or
+// 6 behind it to fix the family; the host part of address is a node's name,
+// full or its first label alone, or an IP address. It starts the node if
+// necessary and waits within ctx until it runs. Errors are *DialError.
+//
+// A UDP connection is made at once; whether the peer answers shows in its use.
+func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := dial{node: n, fail: DialError{Network: network, Address: address}}
+	c, err := d.do(ctx)
+	if err != nil {
+		d.fail.Err = err
+		return nil, &d.fail
+	}
+	return c, nil
+}
+
+// A dial is one call of Dial; fail gathers what its error would tell.
+type dial struct {
+	node   *Node
+	nm     *netmap.Netmap
+	proto  packet.Proto
+	family string // "", "4" or "6"
+	fail   DialError
+}
+
+func (d *dial) do(ctx context.Context) (net.Conn, error) {
+	if err := d.parseNetwork(); err != nil {
+		return nil, err
+	}
+	host, portText, err := net.SplitHostPort(d.fail.Address)
+	if err != nil {
+		return nil, err
+	}
+	name := map[packet.Proto]string{packet.TCP: "tcp", packet.UDP: "udp"}[d.proto]
+	port, err := portOf(ctx, name, portText)
+	if err != nil {
+		return nil, err
+	}
+	if d.nm, err = d.node.awaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	addrs, err := d.node.resolve(ctx, d.nm, host, d.family)
+	if err != nil {
+		return nil, err
+	}
+	return d.connect(ctx, addrs, port)
+}
+
+func (d *dial) parseNetwork() error {
+	switch d.fail.Network[:min(3, len(d.fail.Network))] {
+	case "tcp":
+		d.proto = packet.TCP
+	case "udp":
+		d.proto = packet.UDP
+	default:
+		return fmt.Errorf("network %q: want tcp, tcp4, tcp6, udp, udp4 or udp6", d.fail.Network)
+	}
+	d.family = d.fail.Network[3:]
+	if d.family != "" && d.family != "4" && d.family != "6" {
+		return fmt.Errorf("network %q: want tcp, tcp4, tcp6, udp, udp4 or udp6", d.fail.Network)
+	}
+	return nil
+}
+
+// connect tries the addresses that have a route, each a while after the one
+// before; the first connection wins.
+func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	var to []netip.AddrPort
+	for _, a := range addrs {
+		if d.routed(a) {
+			to = append(to, netip.AddrPortFrom(a, port))
+		}
+	}
+	if len(to) == 0 {
+		d.fail.Addr = addrs[0]
+		return nil, ErrNoRoute
+	}
+	d.describe(to[0].Addr())
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrNoAnswer)
+	defer cancel()
+	if d.proto == packet.UDP {
+		return d.node.run.stack.DialUDP(ctx, netip.AddrPort{}, to[0])
+	}
+	c, err := race(ctx, to, d.one)
+	if err != nil {
+		d.describe(to[0].Addr())
+		return nil, d.classify(ctx, err)
+	}
+	return c, nil
+}
+
+// routed reports whether a is ours or a peer's.
+func (d *dial) routed(a netip.Addr) bool {
+	if d.nm.Self.HasAddr(a) {
+		return true
+	}
+	_, ok := d.node.peerFor(a)
+	return ok
+}
+
+// describe notes the peer that owns a, and how it stands, for an error.
+func (d *dial) describe(a netip.Addr) {
+	d.fail.Addr = a
+	p, ok := d.node.peerFor(a)
+	if !ok {
+		return
+	}
+	d.fail.Peer = trimDot(p.Name)
+	s := d.node.peerStatus(d.nm, p)
+	d.fail.Path, d.fail.LastHeard = s.Path, s.LastHeard
+}
+
+// one dials one address; a reject of the peer ends it.
+func (d *dial) one(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	ctx, forget := d.node.run.rejects.watch(ctx, d.proto, to)
+	defer forget()
+	c, err := d.node.run.stack.DialTCP(ctx, netip.Addr{}, to)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return c, err
+}
+
+// classify turns the error of a connection attempt into one of the package's.
+func (d *dial) classify(ctx context.Context, err error) error {
+	var rejected *rejectError
+	switch {
+	case errors.As(err, &rejected):
+		d.fail.Reason = rejected.reason
+		return ErrRejected
+	case d.node.closing():
+		return ErrClosed
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ErrRefused
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ErrNoAnswer), isTimeout(err):
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w within the time allowed%s", ErrNoAnswer, d.policyHint())
+	}
+	return err
+}
+
+// policyHint says that silence may be the policy's doing: most peers drop what
+// the policy denies without a word.
+func (d *dial) policyHint() string {
+	if d.fail.LastHeard.IsZero() {
+		return ""
+	}
+	return ": the peer is alive, so the tailnet's policy or a firewall may drop the flow"
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// race runs try for each address, staggered, and returns the first connection;
+// the others are closed. Without one it returns the first address's error.
+func race(ctx context.Context, to []netip.AddrPort, try func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+	if len(to) == 1 {
+		return try(ctx, to[0])
+	}
+	type result struct {
+		i   int
+		c   net.Conn
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result)
+	next, pending := 0, 0
+	start := func() {
+		i := next
+		next, pending = next+1, pending+1
+		go func() {
+			c, err := try(ctx, to[i])
+			results <- result{i, c, err}
+		}()
+	}
+	start()
+	timer := time.NewTimer(dialStagger)
+	defer timer.Stop()
+	errs := make([]error, len(to))
+	for pending > 0 {
+		select {
+		case <-timer.C:
+			if next < len(to) && ctx.Err() == nil {
+				start()
+				timer.Reset(dialStagger)
+			}
+		case r := <-results:
+			pending--
+			if r.err == nil {
+				cancel()
+				for ; pending > 0; pending-- {
+					if late := <-results; late.c != nil {
+						late.c.Close()
+					}
+				}
+				return r.c, nil
+			}
+			errs[r.i] = r.err
+			if next < len(to) && ctx.Err() == nil {
+				start()
+				timer.Reset(dialStagger)
+			}
+		}
+	}
+	return nil, errs[0]
+}

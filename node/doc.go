@@ -1,0 +1,50 @@
+// Package node is a node of a tailnet as a library: a program joins with an
+// auth key, dials and listens on the tailnet, and needs neither a TUN device
+// nor root.
+//
+//	n := &node.Node{Hostname: "hello", AuthKey: os.Getenv("TS_AUTHKEY")}
+//	defer n.Close()
+//	ln, err := n.Listen("tcp", ":80")
+//	…
+//	http.Serve(ln, handler)
+//
+// The zero Node is ready for use; Listen, Dial and Up start it. A process may
+// have any number of nodes. The library keeps no global state and reads no
+// environment variable, except through Node.Proxy.
+//
+// # Coming from tsnet
+//
+// Change the import and the type's name. Fields and methods that both have
+// keep their names and signatures. What else changes:
+//
+//	tsnet                          here
+//	Store ipn.StateStore           Store state.Store: Read and Write with a context
+//	Dir == "": a user directory    Dir == "" and Store == nil: state in memory, the node is new on every start
+//	environment TS_AUTHKEY etc.    not read; set AuthKey
+//	Up returns *ipnstate.Status    Up returns *Status
+//	LocalClient: *local.Client     LocalClient: *LocalClient with WhoIs and Status
+//	Dial of other addresses        ErrNoRoute instead of going out through the host's network
+//	ListenPacket: one address      also ":port" on all own addresses, both families
+//	logs to the vendor             nothing is sent anywhere but to ControlURL and its relays
+//
+// ListenTLS, ListenFunnel, ListenService, Loopback, CertDomains,
+// RegisterFallbackTCPHandler and CapturePcap are not there yet.
+//
+// # Errors and when they come
+//
+//	what is wrong                    what says so                          when
+//	bad auth key                     Up: ErrBadAuthKey; event Stopped      at the server's answer
+//	ControlURL is no control server  event ControlProblem{ErrWrongControl} within 5 s; Up goes on until its context ends
+//	control does not answer          event ControlProblem{ErrControlUnreachable}  within 5 s; Up goes on, then returns it
+//	node key expired, no auth key    event NeedsLogin; Dial: ErrNotRunning at the server's answer
+//	name not known                   Dial: ErrNameNotFound                 at once
+//	address of no node               Dial: ErrNoRoute                      at once
+//	nothing listens at the peer      Dial: ErrRefused                      one round trip
+//	policy denies, peer says so      Dial: ErrRejected                     one round trip
+//	policy denies, peer is silent    Dial: ErrNoAnswer, *DialError tells   30 s, or the context
+//	peer is offline                  Dial: ErrNoAnswer, *DialError tells   30 s, or the context
+//	node closed                      ErrClosed                             at once
+//
+// Start returns within a second with or without a network. Close takes at most
+// a second, and up to five more to log an ephemeral node out.
+package node

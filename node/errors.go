@@ -1,0 +1,112 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/packet"
+)
+
+// Errors of Start, Up, Dial and Listen; compare with errors.Is (SVC-66). The
+// package documentation says when each is returned.
+var (
+	// ErrClosed says that the node was closed.
+	ErrClosed = errors.New("node is closed")
+
+	// ErrNotRunning says that the node is not on its tailnet: it waits for a
+	// login or an approval, or has no netmap yet. What it waits for is in the
+	// text.
+	ErrNotRunning = errors.New("node is not running")
+
+	// ErrNameNotFound says that a name is neither a node of the tailnet nor
+	// known to the host's resolver.
+	ErrNameNotFound = errors.New("name not found")
+
+	// ErrNoRoute says that no peer owns the address.
+	ErrNoRoute = errors.New("no route: the address belongs to no node of the tailnet")
+
+	// ErrRefused says that the peer answered with a reset: nothing listens there.
+	ErrRefused = errors.New("connection refused by the peer")
+
+	// ErrRejected says that the peer's access rules refused the flow.
+	ErrRejected = errors.New("rejected by the tailnet's policy")
+
+	// ErrNoAnswer says that nothing came back before the time ran out.
+	ErrNoAnswer = errors.New("no answer from the peer")
+
+	// ErrBadAuthKey says that the control server refused the auth key.
+	ErrBadAuthKey = control.ErrBadAuthKey
+
+	// ErrWrongControl says that ControlURL answers, but not as a control server.
+	ErrWrongControl = control.ErrNotControl
+
+	// ErrControlUnreachable says that ControlURL does not answer at all.
+	ErrControlUnreachable = control.ErrUnreachable
+
+	// ErrKeyExpired says that the node key has expired and no auth key is at
+	// hand to renew it.
+	ErrKeyExpired = control.ErrKeyExpired
+)
+
+// A DialError tells why a Dial failed and what was tried. It unwraps to one of
+// the package's errors, and is a net.Error.
+type DialError struct {
+	Network string // as given to Dial
+	Address string // as given to Dial
+
+	Peer      string     // name of the peer that owns the address; empty if none does
+	Addr      netip.Addr // what the name resolved to; invalid if it did not
+	Path      string     // where packets were sent; empty if nowhere
+	LastHeard time.Time  // last authenticated packet of the peer; zero = never
+
+	Reason packet.RejectReason // with ErrRejected: why, in the peer's words
+	Err    error
+}
+
+// Error describes the failure in one line.
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "dial %s %s", e.Network, e.Address)
+	if e.Peer != "" {
+		fmt.Fprintf(&b, " (%s, %v)", e.Peer, e.Addr)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	if errors.Is(e.Err, ErrRejected) && e.Reason != 0 {
+		fmt.Fprintf(&b, " (%v)", e.Reason)
+	}
+	if e.Timeout() && e.Peer != "" {
+		b.WriteString("; " + e.tried())
+	}
+	return b.String()
+}
+
+// tried says what a dial without an answer did.
+func (e *DialError) tried() string {
+	path := "no path to it is known"
+	if e.Path != "" {
+		path = "sent by way of " + e.Path
+	}
+	if e.LastHeard.IsZero() {
+		return path + ", never heard from it"
+	}
+	return fmt.Sprintf("%s, last heard %v ago", path, time.Since(e.LastHeard).Round(time.Second))
+}
+
+// Unwrap returns the cause.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// Timeout reports whether the time ran out.
+func (e *DialError) Timeout() bool {
+	var t net.Error
+	return errors.Is(e.Err, ErrNoAnswer) || errors.As(e.Err, &t) && t.Timeout()
+}
+
+// Temporary is always false; it makes a DialError a net.Error.
+func (e *DialError) Temporary() bool { return false }
+
+var _ net.Error = (*DialError)(nil)

@@ -1,0 +1,238 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/state"
+)
+
+// A Node is one node of a tailnet. The zero value is ready for use; its fields
+// must not change after the first call of a method. Its methods may be called
+// from any goroutine.
+type Node struct {
+	// Dir is the folder for the node's state, made if missing, mode 0700. One
+	// written by tsnet is adopted. Empty means that state lives in memory, and
+	// that the node is a new one on every start. Store takes precedence.
+	Dir string
+
+	// Store keeps the node's state in place of Dir. The node does not close it.
+	Store state.Store
+
+	// Hostname is the name to ask for; the tailnet may add a number to it.
+	// Default: the host's name.
+	Hostname string
+
+	// AuthKey joins the tailnet without a person. Without one, an event
+	// NeedsLogin tells the URL to visit.
+	AuthKey string
+
+	// ControlURL is the control server. Default: DefaultControlURL.
+	ControlURL string
+
+	// Ephemeral makes the tailnet forget the node when it closes.
+	Ephemeral bool
+
+	// Port is the UDP port for direct paths; 0 means any.
+	Port uint16
+
+	// AdvertiseTags are the tags to ask for, each as tag:NAME.
+	AdvertiseTags []string
+
+	// Logger takes the node's log. Info is what an operator acts on. Default:
+	// Logf, else none.
+	Logger *slog.Logger
+
+	// Logf takes the node's log as lines, when Logger is nil.
+	Logf func(format string, args ...any)
+
+	// UserLogf takes the few lines meant for a person, such as the login URL.
+	// Default: none; see Events.
+	UserLogf func(format string, args ...any)
+
+	// Proxy chooses the HTTP proxy for connections to control and relays.
+	// Default: http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
+
+	// Network is the network of the host. Default: host.OS.
+	Network host.Network
+
+	events events
+	life   life
+	run    *runtime // set by a successful Start, then constant
+}
+
+// life is how far a node has come.
+type life struct {
+	sync.Mutex
+	started  bool
+	startErr error
+	closed   bool
+	closing  chan struct{} // closed when Close begins; made on first use
+	done     chan struct{} // closed when Close has ended
+}
+
+// Start brings the node up in the background; it is called by every method that
+// needs it, and returns within a second with or without a network. Calling it
+// again returns the same error.
+func (n *Node) Start() error {
+	n.life.Lock()
+	defer n.life.Unlock()
+	if n.life.closed {
+		return ErrClosed
+	}
+	if !n.life.started {
+		n.life.started = true
+		n.run, n.life.startErr = n.start()
+	}
+	return n.life.startErr
+}
+
+// start makes the node's parts and lets them run.
+func (n *Node) start() (*runtime, error) {
+	s, err := n.settings()
+	if err != nil {
+		return nil, fmt.Errorf("start node: %w", err)
+	}
+	r, err := newRuntime(n, s)
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("start node: %w", err)
+	}
+	r.start()
+	return r, nil
+}
+
+// Up starts the node and waits until it is on its tailnet. A bad auth key ends
+// it at once; what may still mend itself, as an unreachable control server,
+// does not: Up then returns the last cause when ctx ends.
+func (n *Node) Up(ctx context.Context) (*Status, error) {
+	if err := n.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := n.awaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	return n.Status(), nil
+}
+
+// awaitRunning starts the node if necessary and waits until it runs. It returns
+// the netmap in force.
+func (n *Node) awaitRunning(ctx context.Context) (*netmap.Netmap, error) {
+	if err := n.Start(); err != nil {
+		return nil, err
+	}
+	for {
+		st, changed := n.run.lifeState.Load()
+		switch {
+		case st.state == StateRunning:
+			return n.netmap(), nil
+		case st.final != nil:
+			return nil, st.final
+		}
+		select {
+		case <-changed:
+		case <-n.life.closingChan():
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, notRunning(ctx.Err(), st)
+		}
+	}
+}
+
+// notRunning says what a node that does not run waits for.
+func notRunning(cause error, st lifeState) error {
+	switch {
+	case st.problem != nil:
+		return fmt.Errorf("%w: %w (%w)", ErrNotRunning, st.problem, cause)
+	case st.state == StateNeedsLogin:
+		return fmt.Errorf("%w: waiting for a login at %s (%w)", ErrNotRunning, st.authURL, cause)
+	case st.state == StateNeedsApproval:
+		return fmt.Errorf("%w: waiting for an administrator's approval (%w)", ErrNotRunning, cause)
+	}
+	return fmt.Errorf("%w: waiting for the control server (%w)", ErrNotRunning, cause)
+}
+
+// Close ends the node: it logs an ephemeral one out, within 5 s, closes every
+// connection and listener, and leaves no goroutine. It may be called more than
+// once and while Start runs.
+func (n *Node) Close() error {
+	n.life.Lock()
+	if n.life.closed {
+		done := n.life.done
+		n.life.Unlock()
+		<-done
+		return nil
+	}
+	n.life.closed = true
+	n.life.done = make(chan struct{})
+	closing := n.life.closingLocked()
+	close(closing)
+	run := n.run
+	n.life.Unlock()
+
+	defer close(n.life.done)
+	var err error
+	if run != nil {
+		err = run.close()
+	}
+	n.events.publish(Stopped{})
+	return err
+}
+
+// closingChan is closed when Close begins.
+func (l *life) closingChan() chan struct{} {
+	l.Lock()
+	defer l.Unlock()
+	return l.closingLocked()
+}
+
+func (l *life) closingLocked() chan struct{} {
+	if l.closing == nil {
+		l.closing = make(chan struct{})
+	}
+	return l.closing
+}
+
+func (n *Node) closing() bool {
+	n.life.Lock()
+	defer n.life.Unlock()
+	return n.life.closed
+}
+
+// TailscaleIPs returns the node's tailnet addresses; invalid ones before the
+// first netmap and for a family the tailnet does not use.
+func (n *Node) TailscaleIPs() (ip4, ip6 netip.Addr) {
+	nm := n.netmap()
+	if nm == nil {
+		return ip4, ip6
+	}
+	for _, p := range nm.Self.Addresses {
+		switch a := p.Addr(); {
+		case a.Is4() && !ip4.IsValid():
+			ip4 = a
+		case a.Is6() && !ip6.IsValid():
+			ip6 = a
+		}
+	}
+	return ip4, ip6
+}
+
+// HTTPClient returns a client that makes its connections on the tailnet.
+func (n *Node) HTTPClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:         func(ctx context.Context, network, addr string) (net.Conn, error) { return n.Dial(ctx, network, addr) },
+		ForceAttemptHTTP2:   true,
+		IdleConnTimeout:     90 * time.Second, // as http.DefaultTransport
+		TLSHandshakeTimeout: 10 * time.Second,
+	}}
+}

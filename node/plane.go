@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/thejerf/suture/v4"
+
+	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/packet"
+	"github.com/seed94491740/tsnode/transport"
+	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/udp"
+)
+
+// A plane is everything that is made of one node key: tunnel, packet pipeline,
+// and the underlays below it. A renewed key makes a new one; netstack, and so
+// the program's connections, outlive that.
+type plane struct {
+	data   *dataplane.Dataplane
+	socket *udp.Socket
+	relays *derp.Regions
+	home   *derp.HomeChooser
+}
+
+// newPlane makes the parts of a plane and starts none.
+func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
+	p := new(plane)
+	receiver := func() transport.Receiver { return p.data.NewReceiver() }
+	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Logger: r.log})
+	relays := derp.Config{
+		Network: r.network, Private: private, Map: r.derpMap, Home: r.home,
+		NewReceiver: receiver, Proxy: r.proxy, Logger: r.log,
+	}
+	p.relays = derp.New(relays)
+	p.home = derp.NewHomeChooser(relays, p.relays.Status())
+	var err error
+	link := r.stack.Link()
+	p.data, err = dataplane.New(dataplane.Config{
+		Private: private, Link: link, Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
+		NewDelivery: func() dataplane.Delivery { return link.NewDelivery() },
+		Hooks:       dataplane.Hooks{Rejected: r.onReject},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("packet pipeline: %w", err)
+	}
+	return p, nil
+}
+
+// onReject ends the dials that a peer has refused.
+func (r *runtime) onReject(m packet.Reject) { r.rejects.rejected(m) }
+
+// Send implements transport.Underlay: through a relay or the UDP socket.
+func (p *plane) Send(to transport.Endpoint, bursts []packet.Burst) error {
+	if to.IsDERP() {
+		return p.relays.Send(to, bursts)
+	}
+	return p.socket.Send(to, bursts)
+}
+
+// supervisor returns the plane's part of the tree.
+func (p *plane) supervisor(r *runtime) *suture.Supervisor {
+	sub := func(name string, services ...suture.Service) *suture.Supervisor {
+		s := suture.New(name, actor.Spec(r.log))
+		for _, service := range services {
+			s.Add(service)
+		}
+		return s
+	}
+	var pipeline []suture.Service
+	for _, s := range p.data.Services() {
+		pipeline = append(pipeline, s)
+	}
+	return sub("plane",
+		sub("underlay", p.socket, p.relays),
+		sub("paths", p.home),
+		sub("dataplane", pipeline...),
+	)
+}
+
+// A relayState is what the plane tells about its relays.
+type relayState struct {
+	home      int  // region, 0 = none
+	connected bool // to home
+}
+
+// planes is the actor that keeps one plane running, for the node key in force.
+type planes struct{ *runtime }
+
+// String names the actor.
+func (*planes) String() string { return "node.planes" }
+
+// Serve runs a plane for each node key in turn.
+func (s *planes) Serve(ctx context.Context) error {
+	for {
+		private, changed := s.control.NodeKey.Load()
+		if private.IsZero() {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := s.serveOne(ctx, private, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// serveOne runs the plane of one key until the key changes or ctx ends.
+func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed <-chan struct{}) error {
+	p, err := newPlane(s.runtime, private)
+	if err != nil {
+		return actor.Fatal(err)
+	}
+	s.plane.Store(p)
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		g.Go(func(context.Context) error { return p.supervisor(s.runtime).Serve(ctx) })
+		for {
+			st, relaysChanged := p.relays.Status().Load()
+			s.relays.Store(relayState{home: st.Home, connected: st.HomeConnected})
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+				return nil
+			case <-relaysChanged:
+			}
+		}
+	})
+}
+
+// describe says where a path leads, for people.
+func (n *Node) describe(p dataplane.Path) string {
+	switch e := p.Best; {
+	case e.IsZero():
+		return ""
+	case e.IsDERP():
+		if code := regionCode(n.netmap(), int(e.Region)); code != "" {
+			return "relay " + code
+		}
+		return fmt.Sprintf("relay region %d", e.Region)
+	case e.VNI != 0:
+		return fmt.Sprintf("direct %v through a peer relay (vni %d)", e.Addr, e.VNI)
+	default:
+		return "direct " + e.Addr.String()
+	}
+}

@@ -1,0 +1,219 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	goruntime "runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/version"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/netstack"
+)
+
+// logoutTimeout bounds the logout of an ephemeral node (SVC-176).
+const logoutTimeout = 5 * time.Second
+
+// A runtime is a started node: its parts, joined here and nowhere else.
+//
+//	node ─┬─ control.Client   session, stream, report
+//	      ├─ node.watcher     state and events from status and netmap
+//	      └─ node.planes      one plane for each node key, see plane.go
+//	           ├─ underlay    udp.Socket, derp.Regions
+//	           ├─ paths       derp.HomeChooser
+//	           └─ dataplane   outbound, peers, wireguard.Engine
+type runtime struct {
+	settings
+	network host.Network
+	node    *Node
+	profile *profile
+	control *control.Client
+	stack   *netstack.Stack
+
+	disco   key.DiscoPrivate
+	home    *actor.Cell[int]             // home region, 0 = none
+	derpMap *actor.Cell[*netmap.DERPMap] // of the newest netmap
+	plane   atomic.Pointer[plane]        // nil before the first node key
+	relays  actor.Cell[relayState]       // of the plane
+	rejects rejects
+
+	lifeState actor.Cell[lifeState]
+
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the tree has ended
+	events *events
+}
+
+// newRuntime makes all parts and starts none.
+func newRuntime(n *Node, s settings) (*runtime, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	p, err := openProfile(ctx, &s)
+	if err != nil {
+		return nil, err
+	}
+	r := &runtime{
+		settings: s, network: s.network, node: n, profile: p, events: &n.events,
+		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
+		ended: make(chan struct{}),
+	}
+	r.lifeState.Store(lifeState{state: StateStarting})
+	if r.stack, err = netstack.New(netstack.Config{Logger: s.log}); err != nil {
+		return nil, err
+	}
+	r.control, err = control.New(control.Config{
+		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log,
+		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),
+		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
+		Hostinfo: actor.NewCell(r.hostinfo()), Home: r.home,
+	})
+	if err != nil {
+		r.stack.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// hostinfo describes this node to the tailnet.
+func (r *runtime) hostinfo() control.Hostinfo {
+	return control.Hostinfo{
+		IPNVersion: version.String(), OS: osName(), GoArch: goruntime.GOARCH, GoVersion: goruntime.Version(),
+		Hostname: r.hostname, Userspace: control.True, UserspaceRouter: control.True, NoLogsNoSupport: true,
+		Package: "tsnode",
+	}
+}
+
+// osName is the operating system as other nodes spell it.
+func osName() string {
+	switch goruntime.GOOS {
+	case "darwin":
+		return "macOS"
+	case "ios":
+		return "iOS"
+	}
+	return goruntime.GOOS
+}
+
+// start runs the tree in the background.
+func (r *runtime) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	tree := suture.New("node", actor.Spec(r.log))
+	tree.Add(r.control)
+	tree.Add(&watcher{r})
+	tree.Add(&planes{r})
+	r.events.publish(Starting{})
+	go func() {
+		defer close(r.ended)
+		if err := tree.Serve(ctx); ctx.Err() == nil {
+			r.fail(err)
+		}
+	}()
+}
+
+// fail ends the node with the error of an actor that no restart mends.
+func (r *runtime) fail(err error) {
+	var fatal *actor.FatalError
+	if errors.As(err, &fatal) {
+		err = fatal.Err
+	}
+	r.log.Error("node has ended", "err", err)
+	r.lifeState.Store(lifeState{state: StateStopped, final: err})
+	r.events.publish(Stopped{Err: err})
+}
+
+// close logs an ephemeral node out, ends the tree and closes the stack.
+func (r *runtime) close() error {
+	r.logout()
+	r.cancel()
+	r.stack.Close() // unblocks every Dial, Accept, Read and Write
+	<-r.ended
+	r.settings.close()
+	if st := r.lifeState.Get(); st.final == nil {
+		r.lifeState.Store(lifeState{state: StateStopped, final: ErrClosed})
+	}
+	return nil
+}
+
+// logout frees an ephemeral node's name and address; a failure costs nothing
+// but the time that the server waits by itself (SVC-176).
+func (r *runtime) logout() {
+	if !r.ephemeral || r.control.NodeKey.Get().IsZero() || isDone(r.ended) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+	defer cancel()
+	stop := afterDone(r.ended, cancel)
+	defer stop()
+	if err := r.control.Logout(ctx); err != nil {
+		r.log.Warn("ephemeral node could not log out; the tailnet forgets it by itself", "err", err)
+	}
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// afterDone calls f when c is closed, until stop.
+func afterDone(c <-chan struct{}, f func()) (stop func()) {
+	quit := make(chan struct{})
+	go func() {
+		select {
+		case <-c:
+			f()
+		case <-quit:
+		}
+	}()
+	return func() { close(quit) }
+}
+
+// netmap returns the netmap in force; nil before the first.
+func (n *Node) netmap() *netmap.Netmap {
+	n.life.Lock()
+	r := n.run
+	n.life.Unlock()
+	if r == nil {
+		return nil
+	}
+	if nm := r.control.Netmap.Get(); nm != nil && nm.Self != nil {
+		return nm
+	}
+	return nil
+}
+
+// peerFor returns the peer that packets to a go to.
+func (n *Node) peerFor(a netip.Addr) (*netmap.Peer, bool) {
+	nm, p := n.netmap(), n.run.plane.Load()
+	if nm == nil || p == nil {
+		return nil, false
+	}
+	k, ok := p.data.Owner(a)
+	if !ok {
+		return nil, false
+	}
+	return nm.PeerByKey(k)
+}
+
+// addresses returns our own tailnet addresses.
+func addresses(nm *netmap.Netmap) (addrs []netip.Addr) {
+	if nm == nil || nm.Self == nil {
+		return nil
+	}
+	for _, p := range nm.Self.Addresses {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}

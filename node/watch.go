@@ -1,0 +1,198 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/netmap"
+)
+
+const (
+	// relayPatience is how long a node with a netmap waits for its home relay
+	// before it counts as running without one.
+	relayPatience = 5 * time.Second
+
+	// expiryWarning is how long before the node key expires KeyExpiring comes.
+	expiryWarning = 24 * time.Hour
+)
+
+// A lifeState is where the node is in its life; it changes as a whole.
+type lifeState struct {
+	state   State
+	authURL string
+	problem error // with control; nil while all is well
+	final   error // the node has ended
+}
+
+// watcher is the actor that follows control's status, the netmap and the
+// relays: it gives netstack its addresses, and publishes state and events.
+type watcher struct{ *runtime }
+
+// String names the actor.
+func (*watcher) String() string { return "node.watcher" }
+
+// A watch is the state of watcher.Serve.
+type watch struct {
+	*runtime
+	netmap      *netmap.Netmap
+	since       time.Time // when the first netmap came
+	warned      time.Time // expiry that was warned of
+	lastProblem string
+}
+
+// Serve follows until ctx ends.
+func (w *watcher) Serve(ctx context.Context) error {
+	st := &watch{runtime: w.runtime}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		status, statusChanged := w.control.Status.Load()
+		nm, netmapChanged := w.control.Netmap.Load()
+		relays, relaysChanged := w.relays.Load()
+		now := time.Now()
+		st.onNetmap(ctx, nm, now)
+		st.onStatus(status, relays, now)
+		timer.Reset(st.wait(status, now))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-statusChanged:
+		case <-netmapChanged:
+		case <-relaysChanged:
+		case <-timer.C:
+		}
+	}
+}
+
+// onNetmap passes on what a new netmap changes.
+func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) {
+	if nm == w.netmap {
+		return
+	}
+	w.netmap = nm
+	if nm == nil || nm.Self == nil {
+		w.since = time.Time{}
+		return
+	}
+	if w.since.IsZero() {
+		w.since = now
+	}
+	if err := w.stack.SetAddresses(addresses(nm)); err != nil {
+		w.log.Error("netstack does not take the node's addresses", "err", err)
+	}
+	if dm := nm.DERP; dm != w.derpMap.Get() && !reflect.DeepEqual(dm, w.derpMap.Get()) {
+		w.derpMap.Store(dm)
+	}
+	w.profile.identify(ctx, nm)
+}
+
+// onStatus publishes the node's state and the events of its change.
+func (w *watch) onStatus(status control.Status, relays relayState, now time.Time) {
+	next := lifeState{state: w.stateOf(status, relays, now), authURL: status.AuthURL, problem: status.Err}
+	old := w.lifeState.Get()
+	if old.final != nil {
+		return
+	}
+	if next.state != old.state || next.authURL != old.authURL || !errors.Is(next.problem, old.problem) {
+		w.lifeState.Store(next)
+	}
+	w.report(status.Err)
+	if next.state != old.state || next.authURL != old.authURL {
+		w.announce(next)
+	}
+	w.warn(status, now)
+}
+
+// stateOf is the node's state (control.md section 14.4).
+func (w *watch) stateOf(status control.Status, relays relayState, now time.Time) State {
+	switch status.State {
+	case control.StateNeedsLogin, control.StateLoggedOut:
+		return StateNeedsLogin
+	case control.StateNeedsApproval:
+		return StateNeedsApproval
+	case control.StateRunning:
+		if w.since.IsZero() || !w.reachable(relays, now) || w.tableBehind() {
+			return StateStarting
+		}
+		return StateRunning
+	}
+	return StateStarting
+}
+
+// reachable reports whether peers can reach the node, or will not for a while.
+// Once it runs it stays running.
+func (w *watch) reachable(relays relayState, now time.Time) bool {
+	none := w.netmap.DERP == nil || len(w.netmap.DERP.Regions) == 0
+	return none || relays.connected || w.lifeState.Get().state == StateRunning || now.Sub(w.since) >= relayPatience
+}
+
+// tableBehind reports whether the packet pipeline has not taken the first netmap
+// yet.
+func (w *watch) tableBehind() bool {
+	p := w.plane.Load()
+	return p == nil || p.data.Applied().Get() == nil
+}
+
+// wait returns when to look again without a change.
+func (w *watch) wait(status control.Status, now time.Time) time.Duration {
+	switch {
+	case w.lifeState.Get().state == StateStarting && !w.since.IsZero():
+		return 10 * time.Millisecond
+	case !status.KeyExpiry.IsZero() && status.KeyExpiry.Sub(now) > expiryWarning:
+		return min(status.KeyExpiry.Sub(now)-expiryWarning, time.Hour)
+	}
+	return time.Hour
+}
+
+// report publishes a problem with control once, until it changes.
+func (w *watch) report(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == w.lastProblem {
+		return
+	}
+	w.lastProblem = text
+	if err != nil {
+		w.log.Warn("control", "err", err)
+		w.events.publish(ControlProblem{Err: err})
+	}
+}
+
+// announce publishes the event of a new state.
+func (w *watch) announce(s lifeState) {
+	switch s.state {
+	case StateNeedsLogin:
+		if s.authURL == "" {
+			return
+		}
+		if w.userLog != nil {
+			w.userLog("To join the tailnet, visit %s", s.authURL)
+		}
+		w.events.publish(NeedsLogin{URL: s.authURL})
+	case StateNeedsApproval:
+		if w.userLog != nil {
+			w.userLog("An administrator of the tailnet must approve this node")
+		}
+		w.events.publish(NeedsApproval{})
+	case StateStarting:
+		w.events.publish(Starting{})
+	case StateRunning:
+		w.log.Info("running", "name", w.netmap.Self.Name, "addresses", addresses(w.netmap))
+		w.events.publish(Running{})
+	}
+}
+
+// warn publishes KeyExpiring once for each expiry.
+func (w *watch) warn(status control.Status, now time.Time) {
+	at := status.KeyExpiry
+	if at.IsZero() || at.Equal(w.warned) || at.Sub(now) > expiryWarning {
+		return
+	}
+	w.warned = at
+	w.events.publish(KeyExpiring{At: at})
+}
