@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,12 +29,13 @@ func TestServer(t *testing.T) {
 	s := NewServer(server, nil)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx) }()
-	defer func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Serve returned %v", err)
 		}
-	}()
+	})
+	defer stop()
 
 	client, err := net.Dial("udp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), server.LocalAddr().Port()).String())
 	if err != nil {
@@ -56,6 +58,7 @@ func TestServer(t *testing.T) {
 	if err != nil || got != id || addr.String() != client.LocalAddr().String() {
 		t.Errorf("answer %x %v, %v; want %x %v", got, addr, err, id, client.LocalAddr())
 	}
+	stop()
 	st := s.Stats()
 	if st.Success.Load() != 1 || st.NotSTUN.Load() != 2 || st.IPv4.Load() != 1 {
 		t.Errorf("success %d, not STUN %d, IPv4 %d; want 1, 2, 1", st.Success.Load(), st.NotSTUN.Load(), st.IPv4.Load())
