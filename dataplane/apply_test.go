@@ -3,7 +3,6 @@ package dataplane
 import (
 	"net/netip"
 	"testing"
-	"testing/synctest"
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
@@ -24,7 +23,7 @@ func TestFilterFollowsPeers(t *testing.T) {
 			peer.CapMap = caps
 			next.Peers = []*netmap.Peer{peer}
 			b.netmap.Store(&next)
-			synctest.Wait()
+			quiet()
 		}
 		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
 		give(nil)
@@ -52,7 +51,7 @@ func TestFilterFollowsExemptPeers(t *testing.T) {
 				next.Peers = append(next.Peers[:1:1], exempt)
 			}
 			b.netmap.Store(&next)
-			synctest.Wait()
+			quiet()
 			a.send(pkt)
 			if got := len(b.cable.take()); (got == 0) != unsafe {
 				t.Errorf("unsafe %v: %d packets", unsafe, got)
@@ -70,7 +69,7 @@ func TestFilterIsKept(t *testing.T) {
 		peer.HomeDERP = 77
 		next.Peers = []*netmap.Peer{peer}
 		b.netmap.Store(&next)
-		synctest.Wait()
+		quiet()
 		if b.d.filter.Rules() != before {
 			t.Error("the rules were compiled again")
 		}
@@ -78,7 +77,7 @@ func TestFilterIsKept(t *testing.T) {
 			t.Errorf("path %+v, want the new home relay", s.Path)
 		}
 		b.policy.Store(&Policy{ShieldsUp: true})
-		synctest.Wait()
+		quiet()
 		if b.d.filter.Rules() == before {
 			t.Error("the policy has no effect")
 		}
@@ -95,7 +94,7 @@ func TestNodeIDChange(t *testing.T) {
 		moved := a.self()
 		moved.ID = 50
 		b.learn(moved)
-		synctest.Wait()
+		quiet()
 		b.send(pkt)
 		a.wantReceived(t, "after", pkt)
 	})
@@ -107,7 +106,7 @@ func TestCapsThroughTheFilter(t *testing.T) {
 		b.netmap.Store(&netmap.Netmap{Self: b.self(), Peers: []*netmap.Peer{a.self()}, Filter: []netmap.FilterRule{{
 			SrcIPs: []string{"100.64.0.1"}, CapGrant: []netmap.CapGrant{{Dsts: prefixes("100.64.0.2/32"), Caps: []string{"example.com/x"}}},
 		}}})
-		synctest.Wait()
+		quiet()
 		if caps := b.d.Caps(a.addr, b.addr); len(caps) != 1 || !caps.Has("example.com/x") {
 			t.Errorf("caps %v", caps)
 		}

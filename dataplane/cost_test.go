@@ -80,9 +80,9 @@ func traffic() map[string][]packet.Outbound {
 // established makes a session between a and b and leaves both quiet.
 func established(a, b *testNode) {
 	a.cable.put(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-	synctest.Wait()
+	quiet()
 	b.cable.put(udpPacket("100.64.0.2:1", "100.64.0.1:1"))
-	synctest.Wait()
+	quiet()
 }
 
 // TestPacketPathAllocatesNothing sends batches out of a and into b.
@@ -130,10 +130,10 @@ func TestManyPeers(t *testing.T) {
 		defer stop()
 		n := nodes[0]
 		n.netmap.Store(&netmap.Netmap{Self: nm.Self})
-		synctest.Wait()
+		quiet()
 		goroutines, before := runtime.NumGoroutine(), heap()
 		n.netmap.Store(nm)
-		synctest.Wait()
+		quiet()
 		after := heap()
 		if got := runtime.NumGoroutine(); got != goroutines {
 			t.Errorf("%d goroutines with %d peers, %d without", got, peers, goroutines)
@@ -147,7 +147,7 @@ func TestManyPeers(t *testing.T) {
 			t.Errorf("%d peers, %d routes", s.Peers, s.Routes)
 		}
 		n.netmap.Store(&netmap.Netmap{Self: nm.Self})
-		synctest.Wait()
+		quiet()
 		if left := int64(heap()) - int64(before); left > peers*20 {
 			t.Errorf("%d bytes stay when the peers are gone", left)
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -299,15 +300,22 @@ func pair(t *testing.T, edit func(i int, c *Config), test func(t *testing.T, a, 
 		defer stop()
 		nodes[0].learn(nodes[1].self())
 		nodes[1].learn(nodes[0].self())
-		synctest.Wait()
+		quiet()
 		test(t, nodes[0], nodes[1])
 	})
+}
+
+// quiet waits until everything that was begun is done. The time it lets pass is
+// for a network map that waits for the tunnel; no timer of the tunnel is shorter.
+func quiet() {
+	time.Sleep(300 * time.Millisecond)
+	synctest.Wait()
 }
 
 // send puts packets on n's link and waits until everything is quiet.
 func (n *testNode) send(pkts ...[]byte) {
 	n.cable.put(pkts...)
-	synctest.Wait()
+	quiet()
 }
 
 // wantReceived expects exactly these packets, in order.

@@ -37,7 +37,7 @@ func node(id int, routes string) *netmap.Peer {
 const selfID = 1 << 23
 
 func netmapOf(peers ...*netmap.Peer) *netmap.Netmap {
-	return &netmap.Netmap{Self: &netmap.Peer{Key: testKey(selfID), Addresses: prefixes("100.64.200.1/32 fd7a:115c:a1e0::c801/128")}, Peers: peers}
+	return &netmap.Netmap{Self: &netmap.Peer{Key: testKey(selfID), Addresses: prefixes("100.127.200.1/32 fd7a:115c:a1e0::c801/128")}, Peers: peers}
 }
 
 // owners says who owns each address, as IDs; 0 is nobody.
@@ -58,14 +58,14 @@ func TestContributions(t *testing.T) {
 	exit, subnet := node(1, "0.0.0.0/0 ::/0"), node(2, "10.1.0.0/16 10.1.2.3/8 192.168.7.7/32")
 	expired, cold, plain := node(3, "10.3.0.0/16"), node(4, "10.4.0.0/16"), node(5, "10.5.0.0/16")
 	expired.Expired, cold.HomeDERP, plain.HomeDERP, plain.WireGuardOnly = true, 0, 0, true
-	thief := node(6, "100.64.200.1/32")
+	thief := node(6, "100.127.200.1/32")
 	ourselves := node(7, "")
 	ourselves.Key = testKey(selfID)
 	six := node(8, "")
 	six.Addresses = prefixes("fd7a:115c:a1e0::8/128")
 	six.AllowedIPs = append(prefixes("fd7a:115c:a1e0::8/128 fd7a:115c:a1e0:b1a:0:1:a09:0/112"), prefixes("10.1.9.0/24")...)
 	nm := netmapOf(exit, subnet, expired, cold, plain, thief, ourselves, six)
-	const addrs = "100.64.0.1 8.8.8.8 2001:db8::1 100.64.0.2 10.1.2.3 10.9.9.9 192.168.7.7 100.64.0.3 10.3.0.1 100.64.0.4 100.64.0.5 10.5.0.1 100.64.200.1 100.64.0.7 fd7a:115c:a1e0::8 fd7a:115c:a1e0:b1a:0:1:a09:1 10.1.9.9 ::ffff:100.64.0.1"
+	const addrs = "100.64.0.1 8.8.8.8 2001:db8::1 100.64.0.2 10.1.2.3 10.9.9.9 192.168.7.7 100.64.0.3 10.3.0.1 100.64.0.4 100.64.0.5 10.5.0.1 100.127.200.1 100.64.0.7 fd7a:115c:a1e0::8 fd7a:115c:a1e0:b1a:0:1:a09:1 10.1.9.9 ::ffff:100.64.0.1"
 	for _, tt := range []struct {
 		name   string
 		policy Policy
@@ -260,7 +260,7 @@ func checkDiff(t *testing.T, old, next *table, diff *tableDiff) {
 
 func TestOwnAddresses(t *testing.T) {
 	tab, _ := emptyTable().next(netmapOf(), new(Policy))
-	if got := tab.own(netip.MustParseAddr("1.2.3.4")).String(); got != "100.64.200.1" {
+	if got := tab.own(netip.MustParseAddr("1.2.3.4")).String(); got != "100.127.200.1" {
 		t.Errorf("IPv4: %s", got)
 	}
 	if got := tab.own(netip.MustParseAddr("::1")).String(); got != "fd7a:115c:a1e0::c801" {

@@ -65,7 +65,7 @@ func TestDiscoKeysAreTold(t *testing.T) {
 func TestDefaultDeny(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		b.learnRules("", a.self())
-		synctest.Wait()
+		quiet()
 		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
 		a.hooks()
 		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
@@ -92,7 +92,7 @@ func TestDefaultDeny(t *testing.T) {
 func TestRejectsAreLimited(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		b.learnRules("", a.self())
-		synctest.Wait()
+		quiet()
 		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
 		a.hooks()
 		var syns [][]byte
@@ -115,6 +115,7 @@ func TestNothingBeforeTheNetmap(t *testing.T) {
 		defer stop()
 		a, b := nodes[0], nodes[1]
 		a.learn(b.self())
+		quiet()
 		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
 		b.wantReceived(t, "a peer that is not known yet")
 		if s := b.d.Stats(); s.Peers != 0 || s.Dropped[UnknownSender] == 0 {
@@ -131,7 +132,7 @@ func TestSpoofedSource(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		third := &netmap.Peer{ID: 3, Key: testKey(3), HomeDERP: 3, Addresses: prefixes("100.64.0.3/32"), AllowedIPs: prefixes("100.64.0.3/32")}
 		b.learn(a.self(), third)
-		synctest.Wait()
+		quiet()
 		honest := udpPacket("100.64.0.1:1", "100.64.0.2:1", 1)
 		for _, src := range []string{"100.64.0.3:1", "100.64.0.2:1", "8.8.8.8:1", "100.64.0.9:1"} {
 			a.send(udpPacket(src, "100.64.0.2:1"), tcpPacket(src, "100.64.0.2:1", packet.ACK), honest)
@@ -158,7 +159,7 @@ func TestSubnetAndExit(t *testing.T) {
 		} {
 			b.policy.Store(&tt.policy)
 			b.learn(router)
-			synctest.Wait()
+			quiet()
 			a.send(behind, internet)
 			b.wantReceived(t, fmt.Sprintf("%+v", tt.policy), tt.want...)
 			b.send(to)
@@ -182,7 +183,7 @@ func TestMasquerade(t *testing.T) {
 		seenByA.MasqV4 = netip.MustParseAddr("100.99.0.1")
 		b.learn(seenByB)
 		a.learn(seenByA)
-		synctest.Wait()
+		quiet()
 		a.send(udpPacket("100.64.0.1:7000", "100.64.0.2:53", 'q'))
 		b.wantReceived(t, "source translated", udpPacket("100.99.0.1:7000", "100.64.0.2:53", 'q'))
 		b.send(udpPacket("100.64.0.2:53", "100.99.0.1:7000", 'r'), udpPacket("100.64.0.2:53", "100.99.0.1:7000", 's'), tcpPacket("100.64.0.2:1", "100.99.0.1:80", packet.SYN))
@@ -194,14 +195,14 @@ func TestMasquerade(t *testing.T) {
 		b.wantReceived(t, "the other family stays", tcpPacket("[fd7a:115c:a1e0::1]:1", "[fd7a:115c:a1e0::2]:80", packet.SYN))
 
 		b.learnRules("", seenByB)
-		synctest.Wait()
+		quiet()
 		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
 		a.wantHooks(t, "a reject names our own address", "rejected 100.64.0.1:4000 to 100.64.0.2:80: access rules")
 
 		plain := *seenByA
 		plain.MasqV4 = netip.Addr{}
 		a.learn(&plain)
-		synctest.Wait()
+		quiet()
 		a.send(udpPacket("100.64.0.1:7000", "100.64.0.2:53", 'q'))
 		b.wantReceived(t, "without masquerade the source is not the peer's")
 	})
@@ -213,7 +214,7 @@ func TestJailed(t *testing.T) {
 		jailed := a.self()
 		jailed.Jailed = true
 		b.learn(jailed)
-		synctest.Wait()
+		quiet()
 		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
 		a.hooks()
 		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
@@ -232,7 +233,7 @@ func TestShieldsUp(t *testing.T) {
 		a.hooks()
 		b.cable.take()
 		b.policy.Store(&Policy{ShieldsUp: true})
-		synctest.Wait()
+		quiet()
 		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
 		b.wantReceived(t, "shields up")
 		a.wantHooks(t, "shields up", "rejected 100.64.0.1:4000 to 100.64.0.2:80: shields up")
@@ -274,18 +275,18 @@ func TestPing(t *testing.T) {
 			if err := a.d.SendPing(netip.MustParseAddr(dst), [8]byte([]byte("12345678"))); err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait()
+			quiet()
 			a.wantHooks(t, "ping "+dst, want)
 		}
 		if err := a.d.SendPing(netip.MustParseAddr("100.64.0.77"), [8]byte{}); err == nil {
 			t.Error("pinged an address nobody owns")
 		}
 		b.learnRules("", a.self())
-		synctest.Wait()
+		quiet()
 		if err := a.d.SendPing(b.addr, [8]byte([]byte("abcdefgh"))); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		quiet()
 		a.wantHooks(t, "whatever the filter says", "pong 100.64.0.2 abcdefgh 4000")
 		b.wantReceived(t, "control messages never reach the stack")
 	})
@@ -311,7 +312,7 @@ func TestApplicationsCannotSpeakTSMP(t *testing.T) {
 func TestRestart(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		a.learnRules("", b.self())
-		synctest.Wait()
+		quiet()
 		query, reply := udpPacket("100.64.0.1:7000", "100.64.0.2:53", 'q'), udpPacket("100.64.0.2:53", "100.64.0.1:7000", 'r')
 		a.send(query)
 		b.wantReceived(t, "before", query)
@@ -338,7 +339,7 @@ func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes, stop := testNodes(t, nil)
 		nodes[0].learn(nodes[1].self())
-		synctest.Wait()
+		quiet()
 		if n := nodes[0].cable.attached.Load(); n != 1 {
 			t.Errorf("%d loops attached", n)
 		}
@@ -355,7 +356,7 @@ func TestPeerRemoved(t *testing.T) {
 		a.send(pkt)
 		b.wantReceived(t, "before", pkt)
 		b.learn()
-		synctest.Wait()
+		quiet()
 		a.send(pkt)
 		b.wantReceived(t, "removed")
 		if _, ok := b.d.Peer(a.key); ok {
@@ -363,15 +364,15 @@ func TestPeerRemoved(t *testing.T) {
 		}
 		b.learn(a.self())
 		time.Sleep(20 * time.Second) // a's handshake after its packets went unanswered
-		synctest.Wait()
+		quiet()
 		a.send(pkt)
 		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		quiet()
 		if n := len(b.cable.take()); n == 0 {
 			t.Error("nothing arrives after the peer was added again")
 		}
 		b.netmap.Store(nil) // logged out
-		synctest.Wait()
+		quiet()
 		if s := b.d.Stats(); s.Peers != 0 || s.Routes != 0 {
 			t.Errorf("without a network map: %+v", s)
 		}
@@ -385,7 +386,7 @@ func TestLearnedRelay(t *testing.T) {
 		homeless := a.self()
 		homeless.HomeDERP, homeless.Disco = 0, key.DiscoPublicFromRaw([32]byte{1})
 		b.learn(homeless)
-		synctest.Wait()
+		quiet()
 		b.send(udpPacket("100.64.0.2:1", "100.64.0.1:1"))
 		a.wantReceived(t, "no way to the peer")
 		if b.d.Stats().Dropped[NoPath] == 0 {
@@ -393,7 +394,7 @@ func TestLearnedRelay(t *testing.T) {
 		}
 		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
 		time.Sleep(10 * time.Second) // the handshake is tried again
-		synctest.Wait()
+		quiet()
 		if n := len(b.cable.take()); n != 1 {
 			t.Errorf("%d packets through the relay", n)
 		}
@@ -414,9 +415,9 @@ func TestDirectUDP(t *testing.T) {
 		a.d.config.DirectUDP[b.key] = b.udp
 		b.d.config.DirectUDP = map[key.NodePublic]netip.AddrPort{a.key: {}}
 		a.learn()
-		synctest.Wait()
+		quiet()
 		a.learn(b.self())
-		synctest.Wait()
+		quiet()
 		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
 		a.send(pkt)
 		b.wantReceived(t, "direct", pkt)
@@ -514,11 +515,11 @@ func TestMixedRun(t *testing.T) {
 		// Take the next datagrams off the wire and join them by hand.
 		held := &testNode{in: make(chan datagram, 16), key: b.key, udp: b.udp}
 		a.wire.byUDP[b.udp] = held
-		payload := make([]byte, 124-32-28) // datagrams as long as the disco frame
+		payload := make([]byte, 128-32-28)
 		one, two := udpPacket("100.64.0.1:1", "100.64.0.2:1", payload...), udpPacket("100.64.0.1:1", "100.64.0.2:2", payload...)
 		a.send(one, two)
 		first, second := <-held.in, <-held.in
-		frame := unhex(t, discoPing)
+		frame := append(unhex(t, discoPing), 0, 0, 0, 0) // as long as a padded datagram
 		if len(first.b) != len(frame) || len(second.b) != len(frame) {
 			t.Fatalf("datagrams of %d and %d bytes, want %d", len(first.b), len(second.b), len(frame))
 		}
@@ -526,7 +527,7 @@ func TestMixedRun(t *testing.T) {
 		r.Receive(transport.Endpoint{Addr: a.udp}, slices.Concat(first.b, frame, frame, second.b), len(frame), 0)
 		r.Flush()
 		b.wantReceived(t, "around the disco frames", one, two)
-		b.wantHooks(t, "between transport messages", "frame of 124 from region 0 vni 0, control false", "frame of 124 from region 0 vni 0, control false")
+		b.wantHooks(t, "between transport messages", "frame of 128 from region 0 vni 0, control false", "frame of 128 from region 0 vni 0, control false")
 	})
 }
 
@@ -565,7 +566,7 @@ func TestVerdictLog(t *testing.T) {
 		exit.AllowedIPs = append(slices.Clone(exit.Addresses), prefixes("0.0.0.0/0")...)
 		b.policy.Store(&Policy{ExitNode: exit.StableID})
 		b.learnRules("100.64.0.1", exit)
-		synctest.Wait()
+		quiet()
 		var pkts [][]byte
 		for i := range 50 {
 			pkts = append(pkts,
