@@ -121,7 +121,7 @@ func (l *loop) initiate(s *session) {
 	s.pending = pend
 	a := &s.attempt
 	a.sentAt = l.now
-	a.retryAt = l.now + Tick(rekeyTimeout) + jitter(maxJitter)
+	a.retryAt = l.now + Tick(rekeyTimeout) + l.e.jitter(maxJitter)
 	l.e.counters.initiations.Add(1)
 	l.sendHandshake(s, m.append(make([]byte, 0, initiationSize)))
 }

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -32,22 +32,12 @@ type Engine struct {
 	indices  *indexTable
 	stamps   stampClock // actor
 	counters counters
-	unknown  *sharedRate // wants by unknown indices; WG-52
+	unknown  *sharedRate              // wants by unknown indices; WG-52
+	jitter   func(time.Duration) Tick // random, below what is given; tests fix it
 
 	ring  *ring
 	inbox chan message
-
-	poke    chan struct{}             // one slot: something below is not empty
-	dirty   atomic.Pointer[session]   // sessions with events
-	taken   *session                  // rest of the list the actor is at
-	updates atomic.Pointer[peerPatch] // posted, newest first
-	expired atomic.Bool
-}
-
-// A peerPatch is a posted PeerDiff.
-type peerPatch struct {
-	diff PeerDiff
-	next *peerPatch
+	mail  mailbox
 }
 
 // New returns an engine without peers. It starts nothing: run Serve. The error
@@ -73,8 +63,8 @@ func New(c Config) (*Engine, error) {
 	c.Private = key.NodePrivate{} // the identity alone holds it
 	return &Engine{
 		config: c, identity: id, epoch: time.Now(),
-		peers: newPeerTable(), indices: newIndexTable(rand.Reader), unknown: newSharedRate(unknownPerSecond, unknownPerSecond),
-		ring: newRing(), inbox: make(chan message, inboxSize), poke: make(chan struct{}, 1),
+		peers: newPeerTable(), indices: newIndexTable(rand.Reader), unknown: newSharedRate(unknownPerSecond, unknownPerSecond), jitter: jitter,
+		ring: newRing(), inbox: make(chan message, inboxSize), mail: mailbox{ready: make(chan struct{}, 1)},
 	}, nil
 }
 
@@ -97,16 +87,7 @@ func (e *Engine) Serve(ctx context.Context) error {
 // Update posts a change of the set of peers. Changes are applied in order; a
 // peer that is removed and added under the same key keeps its greatest stamp if
 // both are posted together.
-func (e *Engine) Update(d PeerDiff) {
-	u := &peerPatch{diff: d}
-	for {
-		u.next = e.updates.Load()
-		if e.updates.CompareAndSwap(u.next, u) {
-			break
-		}
-	}
-	e.wake()
-}
+func (e *Engine) Update(d PeerDiff) { e.mail.update(d) }
 
 // Peer returns the peer with a node key, nil when there is none or it was not
 // added yet. It takes no lock.
@@ -121,27 +102,7 @@ func (e *Engine) Expire(p *Peer) {
 }
 
 // ExpireAll does the same for every peer, after the host was asleep (WG-45).
-func (e *Engine) ExpireAll() {
-	e.expired.Store(true)
-	e.wake()
-}
+func (e *Engine) ExpireAll() { e.mail.expireAll() }
 
-// push puts a session whose first event was raised on the dirty list.
-func (e *Engine) push(s *session) {
-	for {
-		head := e.dirty.Load()
-		s.dirty = head
-		if e.dirty.CompareAndSwap(head, s) {
-			break
-		}
-	}
-	e.wake()
-}
-
-// wake makes the actor look at what was posted.
-func (e *Engine) wake() {
-	select {
-	case e.poke <- struct{}{}:
-	default: // it will look anyway
-	}
-}
+// jitter returns a random time below most.
+func jitter(most time.Duration) Tick { return Tick(mathrand.Int64N(int64(most))) }

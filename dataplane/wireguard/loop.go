@@ -31,7 +31,7 @@ func (e *Engine) act(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-e.poke:
+		case <-e.mail.ready:
 			l.tick()
 		case m := <-e.inbox:
 			l.tick()
@@ -61,7 +61,7 @@ func (l *loop) tick() { l.now, l.wall = l.e.Now(), time.Now() }
 // turn does all that is due.
 func (l *loop) turn() {
 	l.applyUpdates()
-	if l.e.expired.Swap(false) {
+	if l.e.mail.expire.Swap(false) {
 		l.sessions(l.expire)
 	}
 	l.visitDirty()
@@ -101,20 +101,9 @@ func (l *loop) sessions(f func(*session)) {
 	})
 }
 
-// visitDirty visits the sessions with events. The rest of the list survives a
-// panic, as no session on it may be put on it again.
+// visitDirty visits the sessions with events.
 func (l *loop) visitDirty() {
-	e := l.e
-	for {
-		if e.taken == nil {
-			e.taken = e.dirty.Swap(nil)
-		}
-		s := e.taken
-		if s == nil {
-			return
-		}
-		e.taken = s.dirty
-		s.dirty = nil
+	for s := l.e.mail.next(); s != nil; s = l.e.mail.next() {
 		l.visit(s, s.events.Swap(0))
 	}
 }
@@ -190,22 +179,16 @@ func (l *loop) schedule(s *session) {
 
 // applyUpdates applies posted changes of the set of peers in order.
 func (l *loop) applyUpdates() {
-	patch := l.e.updates.Swap(nil)
+	patch := l.e.mail.takeUpdates()
 	if patch == nil {
 		return
 	}
-	var ordered *peerPatch
-	for patch != nil {
-		next := patch.next
-		patch.next, ordered = ordered, patch
-		patch = next
-	}
 	stamps := map[key.NodePublic]tai64n.Timestamp{} // of peers that may come back at once
-	for ; ordered != nil; ordered = ordered.next {
-		for _, p := range ordered.diff.Remove {
+	for ; patch != nil; patch = patch.next {
+		for _, p := range patch.diff.Remove {
 			l.removePeer(p, stamps)
 		}
-		for _, n := range ordered.diff.Add {
+		for _, n := range patch.diff.Add {
 			l.addPeer(n, stamps)
 		}
 	}

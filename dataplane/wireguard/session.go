@@ -1,10 +1,6 @@
 package wireguard
 
-import (
-	"math/rand/v2"
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // A session is all that a tunnel to one peer needs. Its first part is what the
 // fast path reads and writes, its second belongs to the actor (WG-34).
@@ -53,7 +49,7 @@ func (s *session) raise(e event) {
 	if s.events.Or(e) != 0 {
 		return
 	}
-	s.engine.push(s)
+	s.engine.mail.push(s)
 }
 
 // usable returns the keypair to send n datagrams under, nil when there is none
@@ -75,7 +71,7 @@ func (s *session) onSent(kp *keypair, now Tick, bytes int, data bool) {
 		s.keepaliveAt.Store(0)
 	}
 	if data && s.noAnswerAt.Load() == 0 {
-		s.arm(&s.noAnswerAt, now+Tick(noAnswerTimeout)+jitter(maxJitter))
+		s.arm(&s.noAnswerAt, now+Tick(noAnswerTimeout)+s.engine.jitter(maxJitter))
 	}
 	if kp.initiator && now >= kp.rekeyAt || kp.counter.Load() > rekeyAfterMessages {
 		s.wantRekey(kp)
@@ -172,6 +168,3 @@ func (e *Engine) attribute(src *Source) *Peer {
 	}
 	return nil
 }
-
-// jitter returns a random time below most.
-func jitter(most time.Duration) Tick { return Tick(rand.Int64N(int64(most))) }

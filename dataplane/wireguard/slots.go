@@ -31,7 +31,7 @@ func (l *loop) newKeypair(s *session, keys *transportKeys, local, remote uint32,
 	kp.seal, kp.recv.open = keys.aeads()
 	kp.unconfirmed.Store(!initiator)
 	if initiator {
-		kp.rekeyAt = l.now + Tick(rekeyAfterTime) + jitter(rekeySpread)
+		kp.rekeyAt = l.now + Tick(rekeyAfterTime) + l.e.jitter(rekeySpread)
 	}
 	l.e.indices.addKeypair(kp)
 	s.eraseAt = l.now + Tick(eraseAfter)
