@@ -193,7 +193,7 @@ func (o *Opener) merge(n, size, rest int) {
 	if t.reserved {
 		return
 	}
-	datagram := size + minTransport
+	datagram := size + keepaliveSize
 	follow := min((rest+datagram-1)/datagram, maxMergeCount-t.count)
 	want := min(t.end+follow*(size-t.headers), maxChunk)
 	if want > len(t.home) {

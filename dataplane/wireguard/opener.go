@@ -93,7 +93,7 @@ func runOf(b []byte, segment int) (n int, id uint64) {
 	for n < len(b) {
 		d := b[n:min(n+segment, len(b))]
 		var first uint64
-		if len(d) >= minTransport && len(d) <= maxDatagram {
+		if len(d) >= keepaliveSize && len(d) <= maxDatagram {
 			first = binary.LittleEndian.Uint64(d)
 		}
 		if n == 0 {
@@ -152,7 +152,7 @@ func (o *Opener) openAll(kp *keypair, r *run) (bytes int, data bool) {
 		}
 		if o.open(kp, d, r.rest()) {
 			bytes += len(d)
-			data = data || len(d) > minTransport
+			data = data || len(d) > keepaliveSize
 		}
 	}
 }
@@ -162,7 +162,7 @@ func (o *Opener) openAll(kp *keypair, r *run) (bytes int, data bool) {
 // and new, whatever became of the packet.
 func (o *Opener) open(kp *keypair, d []byte, rest int) bool {
 	p, t := kp.session.peer, &o.train
-	size := len(d) - minTransport
+	size := len(d) - keepaliveSize
 	joined := t.peer == p && t.fits(size)
 	var dst []byte
 	if joined {
@@ -235,13 +235,8 @@ func (o *Opener) judge(p *Peer, pkt []byte) Verdict {
 		return PassFlow
 	}
 	v := o.sink.Verdict(p, h, pkt)
-	switch f.proto {
-	case packet.TCP, packet.UDP, packet.SCTP:
-		if v == PassFlow {
-			o.passed = f
-		}
-	default:
-		v = min(v, Pass) // ICMP and fragments are always asked for
+	if v == PassFlow && (f.proto == packet.TCP || f.proto == packet.UDP || f.proto == packet.SCTP) {
+		o.passed = f // ICMP and fragments are always asked for
 	}
 	if v == Drop {
 		o.engine.count(dropVerdict, 1)

@@ -6,15 +6,6 @@ import (
 	"github.com/seed94491740/tsnode/packet"
 )
 
-// A transport message: type, receiver index, counter, then the sealed packet
-// with its tag (paper section 5.4.6).
-const (
-	typeTransport   = 4
-	transportHeader = 16 // bytes before the sealed packet
-	tagSize         = 16
-	minTransport    = transportHeader + tagSize // a keepalive
-)
-
 // arenaSize is what a Sealer writes to before it sends: two bursts of the
 // greatest size (WG-63).
 const arenaSize = 128 << 10
@@ -190,7 +181,7 @@ func (s *Sealer) seal(kp *keypair, counter uint64, n, room int) int {
 	b := s.arena[s.used : s.used+stride : s.used+stride]
 	clear(b[:room])
 	d := b[room:]
-	binary.LittleEndian.PutUint64(d, typeTransport|uint64(kp.remote)<<32)
+	binary.LittleEndian.PutUint64(d, uint64(typeTransport)|uint64(kp.remote)<<32)
 	binary.LittleEndian.PutUint64(d[8:], counter)
 	inner := d[transportHeader : len(d)-tagSize]
 	clear(inner[n:]) // padding MUST be written as zero each time; WG-28
