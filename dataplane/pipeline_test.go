@@ -2,11 +2,9 @@ package dataplane
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,16 +50,6 @@ func TestBothWays(t *testing.T) {
 	})
 }
 
-// TestDiscoKeysAreTold covers PATH-21 and PATH-22: the first packet of a new
-// keypair, on both sides.
-func TestDiscoKeysAreTold(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		a.wantHooks(t, "after the handshake", "disco d002")
-		b.wantHooks(t, "after the handshake", "disco d001")
-	})
-}
-
 func TestDefaultDeny(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		b.learnRules("", a.self())
@@ -85,26 +73,6 @@ func TestDefaultDeny(t *testing.T) {
 		b.wantReceived(t, "an answer (SVC-23)", reply)
 		if s := b.d.Stats(); s.Filter.In[packetfilter.NoRule] != 4 || s.Filter.Flows != 1 {
 			t.Errorf("filter stats %+v", s.Filter)
-		}
-	})
-}
-
-func TestRejectsAreLimited(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		b.learnRules("", a.self())
-		quiet()
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		a.hooks()
-		var syns [][]byte
-		for i := range 200 {
-			syns = append(syns, tcpPacket(fmt.Sprintf("100.64.0.1:%d", 2000+i), "100.64.0.2:80", packet.SYN))
-		}
-		a.send(syns...)
-		if n := len(a.hooks()); n != 20 {
-			t.Errorf("%d rejects for 200 SYNs at once, want the burst of 20", n)
-		}
-		if s := b.d.Stats(); s.Dropped[Limited]+s.Dropped[ControlFull] != 180 {
-			t.Errorf("stats %+v", s.Dropped)
 		}
 	})
 }
@@ -240,73 +208,6 @@ func TestShieldsUp(t *testing.T) {
 	})
 }
 
-func TestUnreachable(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.77:80", packet.SYN), udpPacket("100.64.0.1:1", "8.8.8.8:53"))
-		got := a.cable.takeInjected()
-		if len(got) != 2 {
-			t.Fatalf("%d packets for the stack, want 2", len(got))
-		}
-		var h packet.Header
-		if h.Parse(got[0]); !h.IsICMPError(got[0]) || h.Src.Addr().String() != "100.64.0.77" || h.Dst.Addr() != a.addr {
-			t.Errorf("%+v", h)
-		}
-		var many [][]byte
-		for range 1000 {
-			many = append(many, udpPacket("100.64.0.1:1", "8.8.8.8:53"))
-		}
-		a.send(many...)
-		if n := len(a.cable.takeInjected()); n > 20 {
-			t.Errorf("%d unreachables for a thousand packets at once", n)
-		}
-		if s := a.d.Stats(); s.Dropped[NoRoute] != 1002 {
-			t.Errorf("stats %+v", s.Dropped)
-		}
-	})
-}
-
-// TestPing covers SVC-35.
-func TestPing(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		a.hooks()
-		b.cable.take()
-		for dst, want := range map[string]string{"100.64.0.2": "pong 100.64.0.2 12345678 4000", "fd7a:115c:a1e0::2": "pong fd7a:115c:a1e0::2 12345678 6000"} {
-			if err := a.d.SendPing(netip.MustParseAddr(dst), [8]byte([]byte("12345678"))); err != nil {
-				t.Fatal(err)
-			}
-			quiet()
-			a.wantHooks(t, "ping "+dst, want)
-		}
-		if err := a.d.SendPing(netip.MustParseAddr("100.64.0.77"), [8]byte{}); err == nil {
-			t.Error("pinged an address nobody owns")
-		}
-		b.learnRules("", a.self())
-		quiet()
-		if err := a.d.SendPing(b.addr, [8]byte([]byte("abcdefgh"))); err != nil {
-			t.Fatal(err)
-		}
-		quiet()
-		a.wantHooks(t, "whatever the filter says", "pong 100.64.0.2 abcdefgh 4000")
-		b.wantReceived(t, "control messages never reach the stack")
-	})
-}
-
-// TestApplicationsCannotSpeakTSMP covers SVC-37.
-func TestApplicationsCannotSpeakTSMP(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		a.hooks()
-		b.hooks()
-		forged, err := packet.AppendReject(nil, packet.Reject{Proto: packet.TCP, Reason: packet.RejectACL, Src: netip.MustParseAddrPort("100.64.0.2:1"), Dst: netip.MustParseAddrPort("100.64.0.1:1")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.send(forged)
-		b.wantHooks(t, "a forged reject")
-	})
-}
-
 // TestRestart proves that flows and sessions outlive a panic of the outbound
 // loop.
 func TestRestart(t *testing.T) {
@@ -379,158 +280,6 @@ func TestPeerRemoved(t *testing.T) {
 	})
 }
 
-// TestLearnedRelay covers PATH-65: a peer whose home is unknown is answered
-// through the relay it was heard through.
-func TestLearnedRelay(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		homeless := a.self()
-		homeless.HomeDERP, homeless.Disco = 0, key.DiscoPublicFromRaw([32]byte{1})
-		b.learn(homeless)
-		quiet()
-		b.send(udpPacket("100.64.0.2:1", "100.64.0.1:1"))
-		a.wantReceived(t, "no way to the peer")
-		if b.d.Stats().Dropped[NoPath] == 0 {
-			t.Error("a packet without path is not counted")
-		}
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		time.Sleep(10 * time.Second) // the handshake is tried again
-		quiet()
-		if n := len(b.cable.take()); n != 1 {
-			t.Errorf("%d packets through the relay", n)
-		}
-		if s, _ := b.d.Peer(a.key); s.Path.Best.Region != 2 {
-			t.Errorf("path %+v, want the relay the peer was heard through", s.Path)
-		}
-	})
-}
-
-// TestDirectUDP covers Config.DirectUDP: a is told where b is, b learns where a
-// is.
-func TestDirectUDP(t *testing.T) {
-	pair(t, func(i int, c *Config) {
-		if i == 0 {
-			c.DirectUDP = map[key.NodePublic]netip.AddrPort{} // filled below: keys are random
-		}
-	}, func(t *testing.T, a, b *testNode) {
-		a.d.config.DirectUDP[b.key] = b.udp
-		b.d.config.DirectUDP = map[key.NodePublic]netip.AddrPort{a.key: {}}
-		a.learn()
-		quiet()
-		a.learn(b.self())
-		quiet()
-		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
-		a.send(pkt)
-		b.wantReceived(t, "direct", pkt)
-		for _, n := range []*testNode{a, b} {
-			for _, to := range n.sent {
-				if to.IsDERP() {
-					t.Errorf("%v sent through relay %d", n.addr, to.Region)
-				}
-			}
-		}
-		if s, _ := b.d.Peer(a.key); s.Path.Best.Addr != a.udp {
-			t.Errorf("b's path to a: %+v", s.Path)
-		}
-	})
-}
-
-// TestSetPath covers the seam of path selection.
-func TestSetPath(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		if !a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}}) || a.d.SetPath(testKey(1), nil) {
-			t.Error("SetPath tells peers apart wrongly")
-		}
-		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
-		a.send(pkt)
-		b.wantReceived(t, "by the path that was set", pkt)
-		a.mu.Lock()
-		sent := slices.Clone(a.sent)
-		a.mu.Unlock()
-		for _, to := range sent {
-			if to.Addr != b.udp {
-				t.Errorf("sent to %+v", to)
-			}
-		}
-		a.d.SetPath(b.key, nil)
-		if s, _ := a.d.Peer(b.key); s.Path.Best.Region != 2 {
-			t.Errorf("path %+v, want the home relay again", s.Path)
-		}
-	})
-}
-
-// TestLoopedDisco covers PATH-94, in both directions.
-func TestLoopedDisco(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		b.cable.take()
-		frame := func(n byte) []byte {
-			raw := key.DiscoPublicFromRaw([32]byte{0xd0, n}).Raw()
-			return append(append([]byte("TS\xf0\x9f\x92\xac"), raw[:]...), make([]byte, 60)...)
-		}
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1", frame(1)...), udpPacket("100.64.0.1:1", "100.64.0.2:1", frame(2)...))
-		b.wantReceived(t, "the sender's own frame, the receiver's own frame")
-		if sent, got := a.d.Stats().Dropped[Looped], b.d.Stats().Dropped[Looped]; sent != 1 || got != 1 {
-			t.Errorf("%d dropped by the sender, %d by the receiver, want 1 each", sent, got)
-		}
-		other := udpPacket("100.64.0.1:1", "100.64.0.2:1", frame(3)...)
-		a.send(other)
-		b.wantReceived(t, "somebody else's frame", other)
-	})
-}
-
-// TestOtherProtocols covers what leaves a receiver before the tunnel.
-func TestOtherProtocols(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		frame := unhex(t, discoPing)
-		stun := append([]byte{1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...)
-		relay := func(k key.NodePublic) transport.Endpoint { return transport.Endpoint{Region: 9, Key: k} }
-		direct := transport.Endpoint{Addr: a.udp}
-		r := b.d.NewReceiver()
-		r.Receive(direct, frame, 0, 0)
-		r.Receive(direct, stun, 0, 0)
-		r.Receive(direct, append(unhex(t, "00807a110a0b0c00"), frame...), 0, 0)
-		r.Receive(relay(a.key), frame, 0, 0)
-		r.Receive(relay(testKey(5)), frame, 0, 0)
-		r.Receive(relay(a.key), stun, 0, 0) // no STUN over a relay: an unknown WireGuard message
-		r.Receive(direct, nil, 0, 0)
-		r.Receive(direct, slices.Concat(stun, stun, stun[:10]), len(stun), 0)
-		r.Flush()
-		b.wantHooks(t, "one of each",
-			"frame of 124 from region 0 vni 0, control false", "stun 20", "frame of 124 from region 0 vni 658188, control true",
-			"frame of 124 from region 9 vni 0, control false", "stun 20", "stun 20")
-		if n := b.d.Stats().Dropped[UnknownSender]; n != 1 {
-			t.Errorf("%d packets of unknown relay clients", n)
-		}
-	})
-}
-
-// TestMixedRun: one read of the socket may hold disco between transport
-// messages.
-func TestMixedRun(t *testing.T) {
-	pair(t, nil, func(t *testing.T, a, b *testNode) {
-		a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}})
-		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		b.cable.take()
-		b.hooks()
-		// Take the next datagrams off the wire and join them by hand.
-		held := &testNode{in: make(chan datagram, 16), key: b.key, udp: b.udp}
-		a.wire.byUDP[b.udp] = held
-		payload := make([]byte, 128-32-28)
-		one, two := udpPacket("100.64.0.1:1", "100.64.0.2:1", payload...), udpPacket("100.64.0.1:1", "100.64.0.2:2", payload...)
-		a.send(one, two)
-		first, second := <-held.in, <-held.in
-		frame := append(unhex(t, discoPing), 0, 0, 0, 0) // as long as a padded datagram
-		if len(first.b) != len(frame) || len(second.b) != len(frame) {
-			t.Fatalf("datagrams of %d and %d bytes, want %d", len(first.b), len(second.b), len(frame))
-		}
-		r := b.d.NewReceiver()
-		r.Receive(transport.Endpoint{Addr: a.udp}, slices.Concat(first.b, frame, frame, second.b), len(frame), 0)
-		r.Flush()
-		b.wantReceived(t, "around the disco frames", one, two)
-		b.wantHooks(t, "between transport messages", "frame of 128 from region 0 vni 0, control false", "frame of 128 from region 0 vni 0, control false")
-	})
-}
-
 func TestConfigErrors(t *testing.T) {
 	good := Config{
 		Private: key.NewNode(), Link: newCable(), NewDelivery: func() Delivery { return nil }, Underlay: new(recorder),
@@ -553,54 +302,38 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// TestVerdictLog covers SVC-31 and SVC-18: few lines, none about other
-// addresses.
-func TestVerdictLog(t *testing.T) {
-	var log lockedBuffer
+// TestEngineRestart proves that a panic on the tunnel's own goroutine, here in
+// the middle of a rekey, costs no session and no flow.
+func TestEngineRestart(t *testing.T) {
+	var armed atomic.Bool
 	pair(t, func(i int, c *Config) {
-		if i == 1 {
-			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		if i == 0 {
+			c.Hooks.Up = func(key.NodePublic, bool) {
+				if armed.CompareAndSwap(true, false) {
+					panic("hook: as ordered")
+				}
+			}
 		}
 	}, func(t *testing.T, a, b *testNode) {
-		exit := a.self()
-		exit.AllowedIPs = append(slices.Clone(exit.Addresses), prefixes("0.0.0.0/0")...)
-		b.policy.Store(&Policy{ExitNode: exit.StableID})
-		b.learnRules("100.64.0.1", exit)
-		quiet()
-		var pkts [][]byte
-		for i := range 50 {
-			pkts = append(pkts,
-				tcpPacket(fmt.Sprintf("100.64.0.1:%d", 2000+i), "100.64.0.2:80", packet.SYN), udpPacket("8.8.8.8:1", "100.64.0.2:1"),
-				tcpPacket("[fd7a:115c:a1e0::1]:1", "[fd7a:115c:a1e0::2]:80", packet.SYN))
+		there, back := udpPacket("100.64.0.1:1", "100.64.0.2:1"), udpPacket("100.64.0.2:1", "100.64.0.1:1")
+		exchange := func(what string) {
+			t.Helper()
+			a.send(there)
+			b.wantReceived(t, what, there)
+			b.send(back)
+			a.wantReceived(t, what, back)
 		}
-		a.send(pkts...)
-		text := log.String()
-		if n := strings.Count(text, "inbound connection accepted"); n != 3 {
-			t.Errorf("%d lines about 50 accepted connections, want the burst of 3", n)
+		exchange("before")
+		armed.Store(true)
+		for range 30 { // five minutes: two rekeys
+			time.Sleep(10 * time.Second)
+			exchange("through rekeys")
 		}
-		if n := strings.Count(text, "inbound packet dropped"); n != 10 {
-			t.Errorf("%d lines about 100 drops, want the burst of 10", n)
+		if armed.Load() || a.restarts.Load() != 1 {
+			t.Errorf("the engine did not restart: %d restarts", a.restarts.Load())
 		}
-		if strings.Contains(text, "8.8.8.8") {
-			t.Error("an address outside the tailnet is logged")
+		if s := a.d.Stats(); s.Tunnel.Handshakes < 3 {
+			t.Errorf("%d handshakes", s.Tunnel.Handshakes)
 		}
 	})
-}
-
-// A lockedBuffer may be written by several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -1,0 +1,143 @@
+package dataplane
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+// TestLearnedRelay covers PATH-65: a peer whose home is unknown is answered
+// through the relay it was heard through.
+func TestLearnedRelay(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		homeless := a.self()
+		homeless.HomeDERP, homeless.Disco = 0, key.DiscoPublicFromRaw([32]byte{1})
+		b.learn(homeless)
+		quiet()
+		b.send(udpPacket("100.64.0.2:1", "100.64.0.1:1"))
+		a.wantReceived(t, "no way to the peer")
+		if b.d.Stats().Dropped[NoPath] == 0 {
+			t.Error("a packet without path is not counted")
+		}
+		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
+		time.Sleep(10 * time.Second) // the handshake is tried again
+		quiet()
+		if n := len(b.cable.take()); n != 1 {
+			t.Errorf("%d packets through the relay", n)
+		}
+		if s, _ := b.d.Peer(a.key); s.Path.Best.Region != 2 {
+			t.Errorf("path %+v, want the relay the peer was heard through", s.Path)
+		}
+	})
+}
+
+// TestDirectUDP covers Config.DirectUDP: a is told where b is, b learns where a
+// is.
+func TestDirectUDP(t *testing.T) {
+	pair(t, func(i int, c *Config) {
+		if i == 0 {
+			c.DirectUDP = map[key.NodePublic]netip.AddrPort{} // filled below: keys are random
+		}
+	}, func(t *testing.T, a, b *testNode) {
+		a.d.config.DirectUDP[b.key] = b.udp
+		b.d.config.DirectUDP = map[key.NodePublic]netip.AddrPort{a.key: {}}
+		a.learn()
+		quiet()
+		a.learn(b.self())
+		quiet()
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		a.send(pkt)
+		b.wantReceived(t, "direct", pkt)
+		for _, n := range []*testNode{a, b} {
+			for _, to := range n.sent {
+				if to.IsDERP() {
+					t.Errorf("%v sent through relay %d", n.addr, to.Region)
+				}
+			}
+		}
+		if s, _ := b.d.Peer(a.key); s.Path.Best.Addr != a.udp {
+			t.Errorf("b's path to a: %+v", s.Path)
+		}
+	})
+}
+
+// TestSetPath covers the seam of path selection.
+func TestSetPath(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		if !a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}}) || a.d.SetPath(testKey(1), nil) {
+			t.Error("SetPath tells peers apart wrongly")
+		}
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		a.send(pkt)
+		b.wantReceived(t, "by the path that was set", pkt)
+		a.mu.Lock()
+		sent := slices.Clone(a.sent)
+		a.mu.Unlock()
+		for _, to := range sent {
+			if to.Addr != b.udp {
+				t.Errorf("sent to %+v", to)
+			}
+		}
+		a.d.SetPath(b.key, nil)
+		if s, _ := a.d.Peer(b.key); s.Path.Best.Region != 2 {
+			t.Errorf("path %+v, want the home relay again", s.Path)
+		}
+	})
+}
+
+// TestOtherProtocols covers what leaves a receiver before the tunnel.
+func TestOtherProtocols(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		frame := unhex(t, discoPing)
+		stun := append([]byte{1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...)
+		relay := func(k key.NodePublic) transport.Endpoint { return transport.Endpoint{Region: 9, Key: k} }
+		direct := transport.Endpoint{Addr: a.udp}
+		r := b.d.NewReceiver()
+		r.Receive(direct, frame, 0, 0)
+		r.Receive(direct, stun, 0, 0)
+		r.Receive(direct, append(unhex(t, "00807a110a0b0c00"), frame...), 0, 0)
+		r.Receive(relay(a.key), frame, 0, 0)
+		r.Receive(relay(testKey(5)), frame, 0, 0)
+		r.Receive(relay(a.key), stun, 0, 0) // no STUN over a relay: an unknown WireGuard message
+		r.Receive(direct, nil, 0, 0)
+		r.Receive(direct, slices.Concat(stun, stun, stun[:10]), len(stun), 0)
+		r.Flush()
+		b.wantHooks(t, "one of each",
+			"frame of 124 from region 0 vni 0, control false", "stun 20", "frame of 124 from region 0 vni 658188, control true",
+			"frame of 124 from region 9 vni 0, control false", "stun 20", "stun 20")
+		if n := b.d.Stats().Dropped[UnknownSender]; n != 1 {
+			t.Errorf("%d packets of unknown relay clients", n)
+		}
+	})
+}
+
+// TestMixedRun: one read of the socket may hold disco between transport
+// messages.
+func TestMixedRun(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}})
+		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
+		b.cable.take()
+		b.hooks()
+		// Take the next datagrams off the wire and join them by hand.
+		held := &testNode{in: make(chan datagram, 16), key: b.key, udp: b.udp}
+		a.wire.byUDP[b.udp] = held
+		payload := make([]byte, 128-32-28)
+		one, two := udpPacket("100.64.0.1:1", "100.64.0.2:1", payload...), udpPacket("100.64.0.1:1", "100.64.0.2:2", payload...)
+		a.send(one, two)
+		first, second := <-held.in, <-held.in
+		frame := append(unhex(t, discoPing), 0, 0, 0, 0) // as long as a padded datagram
+		if len(first.b) != len(frame) || len(second.b) != len(frame) {
+			t.Fatalf("datagrams of %d and %d bytes, want %d", len(first.b), len(second.b), len(frame))
+		}
+		r := b.d.NewReceiver()
+		r.Receive(transport.Endpoint{Addr: a.udp}, slices.Concat(first.b, frame, frame, second.b), len(frame), 0)
+		r.Flush()
+		b.wantReceived(t, "around the disco frames", one, two)
+		b.wantHooks(t, "between transport messages", "frame of 128 from region 0 vni 0, control false", "frame of 128 from region 0 vni 0, control false")
+	})
+}
