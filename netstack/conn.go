@@ -1,126 +1,219 @@
 package netstack
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // A Conn is a TCP connection of the overlay. Like *net.TCPConn it has
-// CloseRead, CloseWrite, SetLinger, SetKeepAlive and SetNoDelay.
+// CloseRead, CloseWrite, SetLinger, SetKeepAlive and SetNoDelay; its errors are
+// those of package net.
 type Conn struct {
-	c      *gonet.TCPConn
 	ep     tcpip.Endpoint
+	wq     *waiter.Queue
+	end    end
 	local  *net.TCPAddr
 	remote *net.TCPAddr
-	closed atomic.Bool
+
+	read  *side
+	dst   tcpip.SliceWriter // what Read fills; read.mu guards it
+	write *side
+	src   bytes.Reader // what Write sends; write.mu guards it
 }
 
 var _ net.Conn = (*Conn)(nil)
 
-func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *Conn {
-	c := &Conn{c: gonet.NewTCPConn(wq, ep), ep: ep}
+// newConn returns a connection on a connected endpoint. Small writes are sent at
+// once, as with package net.
+func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPort) *Conn {
+	ep.SocketOptions().SetDelayOption(false)
+	c := &Conn{
+		ep: ep, wq: wq, end: newEnd(s), remote: net.TCPAddrFromAddrPort(remote),
+		read:  newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr),
+		write: newSide(wq, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr),
+	}
+	var local netip.AddrPort
 	if a, err := ep.GetLocalAddress(); err == nil {
-		c.local = net.TCPAddrFromAddrPort(addrPort(a))
+		local = addrPort(a)
 	}
-	if a, err := ep.GetRemoteAddress(); err == nil {
-		c.remote = net.TCPAddrFromAddrPort(addrPort(a))
-	}
+	c.local = net.TCPAddrFromAddrPort(local)
 	return c
-}
-
-// addrPort converts a gVisor address; a v4-mapped one becomes IPv4.
-func addrPort(a tcpip.FullAddress) netip.AddrPort {
-	addr, _ := netip.AddrFromSlice(a.Addr.AsSlice())
-	return netip.AddrPortFrom(addr.Unmap(), a.Port)
 }
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
-	n, err := c.c.Read(b)
-	return n, c.mapped("read", err)
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	defer func() { c.dst = nil }()
+	for {
+		if err := c.end.check(c.read); err != nil {
+			return 0, c.fail("read", err)
+		}
+		if len(b) == 0 {
+			return 0, nil
+		}
+		c.dst = b
+		res, err := c.ep.Read(&c.dst, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			c.ep.ModerateRecvBuf(res.Count)
+			return res.Count, nil
+		case *tcpip.ErrWouldBlock:
+		case *tcpip.ErrClosedForReceive:
+			return 0, c.eof()
+		default:
+			return 0, c.fail("read", errorOf(err))
+		}
+		if err := c.end.wait(c.read); err != nil {
+			return 0, c.fail("read", err)
+		}
+	}
+}
+
+// eof is the error of reading past the peer's FIN, or after Close.
+func (c *Conn) eof() error {
+	if err := c.end.err(); err != nil {
+		return c.fail("read", err)
+	}
+	return io.EOF
 }
 
 // Write implements net.Conn.
-func (c *Conn) Write(b []byte) (int, error) {
-	n, err := c.c.Write(b)
-	return n, c.mapped("write", err)
-}
-
-// mapped returns err as package net would.
-func (c *Conn) mapped(op string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case c.closed.Load():
-		return opError(op, "tcp", c.LocalAddr(), c.RemoteAddr(), net.ErrClosed)
-	case err == io.EOF:
-		return io.EOF
+func (c *Conn) Write(b []byte) (n int, err error) {
+	c.write.mu.Lock()
+	defer c.write.mu.Unlock()
+	defer c.src.Reset(nil)
+	for {
+		if err := c.end.check(c.write); err != nil {
+			return n, c.fail("write", err)
+		}
+		if n == len(b) {
+			return n, nil
+		}
+		c.src.Reset(b[n:])
+		sent, err := c.ep.Write(&c.src, tcpip.WriteOptions{})
+		n += int(sent)
+		switch err.(type) {
+		case nil:
+			if n == len(b) {
+				return n, nil
+			}
+			continue
+		case *tcpip.ErrWouldBlock:
+		default:
+			return n, c.fail("write", errorOf(err))
+		}
+		if err := c.end.wait(c.write); err != nil {
+			return n, c.fail("write", err)
+		}
 	}
-	return mapped(err)
 }
 
-// Close sends what was written, then ends the connection.
+// fail returns err as package net would; after Close every error says so.
+func (c *Conn) fail(op string, err error) error {
+	if closed := c.end.err(); closed != nil {
+		err = closed
+	}
+	return opError(op, "tcp", c.local, c.remote, err)
+}
+
+// Close sends what was written, then ends the connection; if data was not read
+// it is reset. Reads and writes that wait return net.ErrClosed.
 func (c *Conn) Close() error {
-	if c.closed.Swap(true) {
-		return opError("close", "tcp", c.LocalAddr(), c.RemoteAddr(), net.ErrClosed)
+	if !c.end.close() {
+		return c.fail("close", net.ErrClosed)
 	}
-	return c.c.Close()
+	c.ep.Close()
+	c.wq.EventUnregister(&c.read.entry)
+	c.wq.EventUnregister(&c.write.entry)
+	return nil
 }
 
-// CloseRead ends reading.
-func (c *Conn) CloseRead() error { return c.mapped("close", c.c.CloseRead()) }
+// CloseRead ends reading; writing goes on.
+func (c *Conn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
 
 // CloseWrite sends what was written and a FIN; reading goes on.
-func (c *Conn) CloseWrite() error { return c.mapped("close", c.c.CloseWrite()) }
+func (c *Conn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
 
-// LocalAddr implements net.Conn.
-func (c *Conn) LocalAddr() net.Addr { return c.local }
-
-// RemoteAddr implements net.Conn.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
-
-// SetDeadline implements net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error { return c.c.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.c.SetReadDeadline(t) }
-
-// SetWriteDeadline implements net.Conn.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
-
-// SetLinger says what Close does with data not yet sent: 0 discards it and
-// resets the connection, a positive number is a limit in seconds, a negative one
-// sends it in the background, which is the default.
-func (c *Conn) SetLinger(sec int) error {
-	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
+func (c *Conn) shutdown(how tcpip.ShutdownFlags) error {
+	err := c.end.err()
+	if err == nil {
+		err = errorOf(c.ep.Shutdown(how))
+	}
+	if err != nil {
+		return c.fail("close", err)
+	}
 	return nil
 }
 
-// SetKeepAlive says whether an idle connection is probed.
+// LocalAddr returns our address, a *net.TCPAddr.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the peer's address, a *net.TCPAddr.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets the time after which Read and Write fail with
+// os.ErrDeadlineExceeded; the zero time means never.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.read.deadline.set(t)
+	c.write.deadline.set(t)
+	return c.stillOpen()
+}
+
+// SetReadDeadline is SetDeadline for Read.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.read.deadline.set(t)
+	return c.stillOpen()
+}
+
+// SetWriteDeadline is SetDeadline for Write.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.write.deadline.set(t)
+	return c.stillOpen()
+}
+
+func (c *Conn) stillOpen() error {
+	if err := c.end.err(); err != nil {
+		return c.fail("set", err)
+	}
+	return nil
+}
+
+// SetLinger says what Close does with data not yet sent: 0 discards it and
+// resets the connection, anything else sends it in the background, which is the
+// default.
+func (c *Conn) SetLinger(sec int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
+	return c.stillOpen()
+}
+
+// SetKeepAlive says whether an idle connection is probed; it is not by default,
+// so that an idle connection does not keep a tunnel up.
 func (c *Conn) SetKeepAlive(on bool) error {
 	c.ep.SocketOptions().SetKeepAlive(on)
-	return nil
+	return c.stillOpen()
 }
 
 // SetKeepAlivePeriod says how long a connection is idle before it is probed, and
 // the time between probes.
 func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
 	idle, interval := tcpip.KeepaliveIdleOption(d), tcpip.KeepaliveIntervalOption(d)
-	if err := c.ep.SetSockOpt(&idle); err != nil {
-		return errorOf(err)
+	for _, o := range []tcpip.SettableSocketOption{&idle, &interval} {
+		if err := c.ep.SetSockOpt(o); err != nil {
+			return c.fail("set", errorOf(err))
+		}
 	}
-	return errorOf(c.ep.SetSockOpt(&interval))
+	return c.stillOpen()
 }
 
 // SetNoDelay says whether small writes are sent at once, which is the default.
 func (c *Conn) SetNoDelay(on bool) error {
 	c.ep.SocketOptions().SetDelayOption(!on)
-	return nil
+	return c.stillOpen()
 }

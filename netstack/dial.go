@@ -4,79 +4,96 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// DialTCP connects to dst; src is the address to connect from, chosen by family
-// when it is not valid. A refused connection is syscall.ECONNREFUSED; when ctx
-// ends first the error is ctx's.
+// DialTCP connects to dst; src is the own address to connect from, the first of
+// the family when it is not valid. The connection is a *Conn. Errors are those of
+// package net: a refused connection is syscall.ECONNREFUSED, one that nobody
+// answered syscall.ETIMEDOUT; when ctx ends first the error is ctx's, after Close
+// net.ErrClosed, without an own address of the family ErrNoAddress.
 func (s *Stack) DialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
-	fail := func(err error) (net.Conn, error) {
-		return nil, opError("dial", "tcp", nil, net.TCPAddrFromAddrPort(dst), err)
-	}
-	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	if !s.hasFamily(dst.Addr()) {
-		return fail(ErrNoAddress)
-	}
-	var wq waiter.Queue
-	ep, err := s.gv.NewEndpoint(tcp.ProtocolNumber, protocolOf(dst.Addr()), &wq)
-	if err != nil {
-		return fail(errorOf(err))
-	}
-	if src.IsValid() {
-		if err := ep.Bind(fullAddress(netip.AddrPortFrom(src.Unmap(), 0))); err != nil {
-			ep.Close()
-			return fail(errorOf(err))
-		}
-	}
-	if err := connect(ctx, ep, &wq, fullAddress(dst)); err != nil {
-		ep.Abort()
-		return fail(err)
-	}
-	ep.SocketOptions().SetDelayOption(false)
-	return newConn(&wq, ep), nil
+	return s.dialTCP(ctx, netip.AddrPortFrom(src, 0), dst)
 }
 
-// connect waits for the handshake.
-func connect(ctx context.Context, ep tcpip.Endpoint, wq *waiter.Queue, dst tcpip.FullAddress) error {
+// dialTCP is DialTCP with a source port, 0 for a free one.
+func (s *Stack) dialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
+	src, dst = unmap(src), unmap(dst)
+	c, err := s.connectTCP(ctx, src, dst)
+	if err != nil {
+		return nil, opError("dial", "tcp", tcpSource(src), net.TCPAddrFromAddrPort(dst), err)
+	}
+	return c, nil
+}
+
+// tcpSource is src for an error, nil if it was left to the stack.
+func tcpSource(src netip.AddrPort) net.Addr {
+	if !src.Addr().IsValid() {
+		return nil
+	}
+	return net.TCPAddrFromAddrPort(src)
+}
+
+func (s *Stack) connectTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn, error) {
+	if err := s.mayDial(ctx, src.Addr(), dst); err != nil {
+		return nil, err
+	}
+	wq := new(waiter.Queue)
+	ep, terr := s.gv.NewEndpoint(tcp.ProtocolNumber, protocolOf(dst.Addr()), wq)
+	if terr != nil {
+		return nil, errorOf(terr)
+	}
+	if err := s.connect(ctx, ep, wq, src, dst); err != nil {
+		ep.Abort()
+		return nil, err
+	}
+	return newConn(s, ep, wq, dst), nil
+}
+
+// mayDial returns why a dial is in vain.
+func (s *Stack) mayDial(ctx context.Context, src netip.Addr, dst netip.AddrPort) error {
+	select {
+	case <-s.done:
+		return net.ErrClosed
+	default:
+	}
+	switch a := dst.Addr(); {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case !a.IsValid() || a.IsUnspecified() || dst.Port() == 0:
+		return syscall.EADDRNOTAVAIL
+	case !s.addresses.primaryFor(a).IsValid():
+		return ErrNoAddress
+	case src.IsValid() && (src.Is4() != a.Is4() || !src.IsUnspecified() && !s.addresses.has(src)):
+		return syscall.EADDRNOTAVAIL
+	}
+	return nil
+}
+
+// connect binds and waits for the handshake.
+func (s *Stack) connect(ctx context.Context, ep tcpip.Endpoint, wq *waiter.Queue, src, dst netip.AddrPort) error {
 	entry, notify := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err := ep.Connect(dst)
-	if _, started := err.(*tcpip.ErrConnectStarted); started {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-notify:
-			err = ep.LastError()
+	if src.Addr().IsValid() || src.Port() != 0 {
+		if err := ep.Bind(fullAddress(src)); err != nil {
+			return errorOf(err)
 		}
 	}
-	return errorOf(err)
-}
-
-func fullAddress(a netip.AddrPort) tcpip.FullAddress {
-	f := tcpip.FullAddress{Port: a.Port()}
-	if a.Addr().IsValid() && !a.Addr().IsUnspecified() {
-		f.NIC = nicID
-		f.Addr = tcpip.AddrFromSlice(a.Addr().AsSlice())
+	err := ep.Connect(fullAddress(dst))
+	if _, started := err.(*tcpip.ErrConnectStarted); !started {
+		return errorOf(err)
 	}
-	return f
-}
-
-// hasFamily reports whether the stack has an address of a's family.
-func (s *Stack) hasFamily(a netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for own := range s.addrs {
-		if own.Is4() == a.Is4() {
-			return true
-		}
+	select {
+	case <-notify:
+		return errorOf(ep.LastError())
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.done:
+		return net.ErrClosed
 	}
-	return false
 }

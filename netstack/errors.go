@@ -13,7 +13,8 @@ import (
 // first netmap.
 var ErrNoAddress = errors.New("this node has no address of that family")
 
-// errorOf returns gVisor's error as the one a caller of package net expects.
+// errorOf returns gVisor's error as the one a caller of package net expects, so
+// that errors.Is finds what the system's own sockets return.
 func errorOf(err tcpip.Error) error {
 	switch err.(type) {
 	case nil:
@@ -31,9 +32,11 @@ func errorOf(err tcpip.Error) error {
 	case *tcpip.ErrNetworkUnreachable:
 		return syscall.ENETUNREACH
 	case *tcpip.ErrPortInUse:
-		return syscall.EADDRINUSE
+		return os.NewSyscallError("bind", syscall.EADDRINUSE)
+	case *tcpip.ErrNoPortAvailable:
+		return os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
 	case *tcpip.ErrBadLocalAddress, *tcpip.ErrBadAddress:
-		return syscall.EADDRNOTAVAIL
+		return os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)
 	case *tcpip.ErrClosedForSend:
 		return syscall.EPIPE
 	case *tcpip.ErrMessageTooLong:
@@ -44,31 +47,6 @@ func errorOf(err tcpip.Error) error {
 		return net.ErrClosed
 	}
 	return errors.New(err.String())
-}
-
-// A gonet error is only text. These are the texts that a caller acts on.
-var byText = map[string]error{}
-
-func init() {
-	for _, err := range []tcpip.Error{
-		&tcpip.ErrConnectionRefused{}, &tcpip.ErrConnectionReset{}, &tcpip.ErrConnectionAborted{}, &tcpip.ErrAborted{},
-		&tcpip.ErrTimeout{}, &tcpip.ErrHostUnreachable{}, &tcpip.ErrNetworkUnreachable{}, &tcpip.ErrClosedForSend{},
-		&tcpip.ErrMessageTooLong{}, &tcpip.ErrNotConnected{}, &tcpip.ErrInvalidEndpointState{},
-	} {
-		byText[err.String()] = errorOf(err)
-	}
-}
-
-// mapped returns err with gVisor's text replaced by a typed error.
-func mapped(err error) error {
-	var op *net.OpError
-	if !errors.As(err, &op) || op.Timeout() {
-		return err
-	}
-	if typed, ok := byText[op.Err.Error()]; ok {
-		op.Err = typed
-	}
-	return err
 }
 
 func opError(op, network string, source, addr net.Addr, err error) error {

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -57,8 +58,8 @@ func gsoMaxSize(mtu int) uint32 {
 	return uint32(min(64, udpMax/piece)*(mtu-headers) + reserved)
 }
 
-// Attach says that a drain loop runs: only then do writes wait for room. detach
-// ends that, and wakes the writes that wait.
+// Attach says that a drain loop runs: only then do writes wait for room (WG-83).
+// detach ends that, and wakes the writes that wait.
 func (l *Link) Attach() (detach func()) {
 	l.mu.Lock()
 	l.drains++
@@ -82,9 +83,11 @@ func (l *Link) Ready() <-chan struct{} { return l.ready }
 // Dropped returns how many packets found the queue full.
 func (l *Link) Dropped() uint64 { return l.drops.Load() }
 
-// Next fills b with packets that wait to go out; it does not block. They are
-// borrowed until Done.
+// Next fills b with packets that wait to go out and returns how many; it does
+// not block. They are borrowed until Done, or the next Next. One goroutine at a
+// time may drain a link.
 func (l *Link) Next(b []packet.Outbound) int {
+	l.giveBack() // a drain loop that failed has left them
 	l.mu.Lock()
 	for len(l.taken) < len(b) {
 		p := l.queue.pop()
@@ -103,8 +106,11 @@ func (l *Link) Next(b []packet.Outbound) int {
 	return len(l.taken)
 }
 
-// Done gives the packets of the last Next back.
-func (l *Link) Done(int) {
+// Done gives the packets of the last Next back, all of them; the argument is
+// what Next returned.
+func (l *Link) Done(int) { l.giveBack() }
+
+func (l *Link) giveBack() {
 	for i, p := range l.taken {
 		p.DecRef()
 		l.taken[i] = nil
@@ -119,9 +125,7 @@ func (l *Link) push(p *stack.PacketBuffer) tcpip.Error {
 	defer l.mu.Unlock()
 	limit := queueLimit
 	if waits(p) {
-		if err := l.waitForRoom(); err != nil {
-			return err
-		}
+		l.waitForRoom()
 	} else {
 		limit += queueReserve
 	}
@@ -148,23 +152,22 @@ func waits(p *stack.PacketBuffer) bool {
 // waitForRoom waits, behind those that wait already, until the queue is below
 // its limit; it gives up when nothing drains the queue. l.mu is held on entry
 // and on return.
-func (l *Link) waitForRoom() tcpip.Error {
+func (l *Link) waitForRoom() {
 	if l.bytes < queueLimit && len(l.waiters) == 0 {
-		return nil
+		return
 	}
 	for first := true; !l.closed && l.drains > 0 && (first || l.bytes >= queueLimit); first = false {
 		w := l.newWaiter()
 		if first {
 			l.waiters = append(l.waiters, w)
 		} else {
-			l.waiters = append([]*waitingWrite{w}, l.waiters...) // it was its turn
+			l.waiters = slices.Insert(l.waiters, 0, w) // it was its turn
 		}
 		l.mu.Unlock()
 		<-w.woken
 		l.mu.Lock()
 		l.spare = append(l.spare, w)
 	}
-	return nil
 }
 
 func (l *Link) newWaiter() *waitingWrite {
@@ -189,7 +192,7 @@ func (l *Link) wake(n int) {
 	for _, w := range l.waiters[:n] {
 		w.woken <- struct{}{}
 	}
-	l.waiters = append(l.waiters[:0], l.waiters[n:]...)
+	l.waiters = slices.Delete(l.waiters, 0, n)
 }
 
 func (l *Link) signal() {

@@ -3,7 +3,6 @@ package netstack
 import (
 	"net"
 	"net/netip"
-	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -12,114 +11,127 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// backlog is how many connections wait to be accepted; more are not answered,
-// so that their peers try again (SVC-65).
+// backlog is how many connections wait to be accepted, and how many handshakes
+// are kept before SYN cookies take over. More SYNs are not answered, so that
+// their peers try again (SVC-65).
 const backlog = 1024
 
 // A Listener accepts TCP connections.
 type Listener struct {
-	ep     tcpip.Endpoint
-	wq     *waiter.Queue
-	addr   *net.TCPAddr
-	close  sync.Once
-	closed chan struct{}
+	stack *Stack
+	ep    tcpip.Endpoint
+	wq    *waiter.Queue
+	addr  *net.TCPAddr
+	end   end
+	side  *side
 }
 
 var _ net.Listener = (*Listener)(nil)
 
 // ListenTCP listens on an own address; on all of a family, present and future,
 // when it is unspecified; on both families when it is not valid (SVC-56, SVC-63).
-// Port 0 picks a free one. Listeners are real endpoints of the stack, so a SYN
-// that meets a connection in TIME-WAIT is treated as RFC 9293 says.
+// Of several listeners on a port the most specific one gets the connection. Port
+// 0 picks a free one. Listeners are endpoints of the stack's TCP, so a SYN that
+// meets a connection in TIME-WAIT opens a new one as RFC 9293 section 3.10.7.4
+// allows. The listener is a *Listener.
 func (s *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
-	ep, wq, err := s.bound(tcp.ProtocolNumber, addr)
-	if err == nil {
-		err = errorOf(ep.Listen(backlog))
-		if err != nil {
-			ep.Close()
-		}
-	}
+	addr = unmap(addr)
+	l, err := s.listenTCP(addr)
 	if err != nil {
 		return nil, opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(addr), err)
 	}
-	l := &Listener{ep: ep, wq: wq, closed: make(chan struct{})}
-	l.addr = net.TCPAddrFromAddrPort(boundAddr(ep, addr))
 	return l, nil
 }
 
-// bound returns an endpoint bound as ListenTCP says.
-func (s *Stack) bound(transport tcpip.TransportProtocolNumber, addr netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, error) {
-	network := ipv6.ProtocolNumber
-	if a := addr.Addr(); a.IsValid() && a.Unmap().Is4() {
-		network = ipv4.ProtocolNumber
-	}
+func (s *Stack) listenTCP(addr netip.AddrPort) (*Listener, error) {
 	wq := new(waiter.Queue)
-	ep, err := s.gv.NewEndpoint(transport, network, wq)
+	ep, err := s.gv.NewEndpoint(tcp.ProtocolNumber, listenProtocol(addr.Addr()), wq)
 	if err != nil {
-		return nil, nil, errorOf(err)
+		return nil, errorOf(err)
 	}
 	ep.SocketOptions().SetV6Only(addr.Addr().IsValid())
-	if err := ep.Bind(fullAddress(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()))); err != nil {
+	ep.SocketOptions().SetReuseAddress(true) // beside listeners that are more or less specific
+	err = ep.Bind(fullAddress(addr))
+	if err == nil {
+		err = ep.Listen(backlog)
+	}
+	l := &Listener{stack: s, ep: ep, wq: wq, end: newEnd(s)}
+	switch {
+	case err != nil:
 		ep.Close()
-		return nil, nil, errorOf(err)
+		return nil, errorOf(err)
+	case l.end.err() != nil:
+		ep.Close()
+		return nil, net.ErrClosed
 	}
-	return ep, wq, nil
+	l.side = newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr)
+	port := addr.Port()
+	if got, err := ep.GetLocalAddress(); err == nil {
+		port = got.Port
+	}
+	l.addr = net.TCPAddrFromAddrPort(shown(addr.Addr(), port))
+	return l, nil
 }
 
-// boundAddr is the address asked for with the port that was bound; both families
-// show as [::].
-func boundAddr(ep tcpip.Endpoint, asked netip.AddrPort) netip.AddrPort {
-	host := asked.Addr()
-	if !host.IsValid() {
-		host = netip.IPv6Unspecified()
+// listenProtocol returns the IP version of a socket bound to a. One of IPv6
+// serves both when a is not valid.
+func listenProtocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
 	}
-	got, err := ep.GetLocalAddress()
-	if err != nil {
-		return netip.AddrPortFrom(host, asked.Port())
-	}
-	return netip.AddrPortFrom(host.Unmap(), got.Port)
+	return ipv6.ProtocolNumber
 }
 
-// Accept waits for the next connection; after Close it returns net.ErrClosed.
+// shown is the address of a listener as people see it: both families are [::].
+func shown(a netip.Addr, port uint16) netip.AddrPort {
+	if !a.IsValid() {
+		a = netip.IPv6Unspecified()
+	}
+	return netip.AddrPortFrom(a, port)
+}
+
+// Accept waits for the next connection, a *Conn; after Close it returns
+// net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
-	entry, notify := waiter.NewChannelEntry(waiter.ReadableEvents)
-	l.wq.EventRegister(&entry)
-	defer l.wq.EventUnregister(&entry)
+	c, err := l.accept()
+	if err != nil {
+		return nil, opError("accept", "tcp", nil, l.addr, err)
+	}
+	return c, nil
+}
+
+func (l *Listener) accept() (*Conn, error) {
+	l.side.mu.Lock()
+	defer l.side.mu.Unlock()
 	for {
-		select {
-		case <-l.closed:
-			return nil, opError("accept", "tcp", nil, l.addr, net.ErrClosed)
+		if err := l.end.err(); err != nil {
+			return nil, err
+		}
+		var remote tcpip.FullAddress
+		ep, wq, err := l.ep.Accept(&remote)
+		switch err.(type) {
+		case nil:
+			return newConn(l.stack, ep, wq, addrPort(remote)), nil
+		case *tcpip.ErrWouldBlock:
 		default:
+			return nil, errorOf(err)
 		}
-		ep, wq, err := l.ep.Accept(nil)
-		if err == nil {
-			ep.SocketOptions().SetDelayOption(false)
-			return newConn(wq, ep), nil
-		}
-		if _, wait := err.(*tcpip.ErrWouldBlock); !wait {
-			select {
-			case <-l.closed:
-				continue
-			default:
-			}
-			return nil, opError("accept", "tcp", nil, l.addr, errorOf(err))
-		}
-		select {
-		case <-l.closed:
-		case <-notify:
+		if err := l.end.wait(l.side); err != nil {
+			return nil, err
 		}
 	}
 }
 
 // Close ends Accept and resets the connections that wait for it; those accepted
-// go on.
+// go on (SVC-64). From then on the port refuses connections. It may be called
+// more than once.
 func (l *Listener) Close() error {
-	l.close.Do(func() {
-		close(l.closed)
+	if l.end.close() {
 		l.ep.Close()
-	})
+		l.wq.EventUnregister(&l.side.entry)
+	}
 	return nil
 }
 
-// Addr returns where the listener listens.
+// Addr returns where the listener listens, a *net.TCPAddr.
 func (l *Listener) Addr() net.Addr { return l.addr }

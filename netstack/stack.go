@@ -1,11 +1,12 @@
 package netstack
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -22,6 +23,9 @@ const DefaultMTU = 1280
 
 const nicID = 1 // the stack has one interface
 
+// closePatience is how long Close waits for gVisor; it takes milliseconds.
+const closePatience = 5 * time.Second
+
 // TCP buffers in bytes (SVC-48): least, default and largest. gVisor allocates
 // on demand, so an idle connection costs little of them.
 var (
@@ -29,10 +33,22 @@ var (
 	sendBuffer    = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 6 << 20}
 )
 
+// Recovery says how TCP finds out which segments are lost (SVC-49).
+type Recovery int
+
+// Ways of TCP to find losses; the package comment has the figures.
+const (
+	DefaultRecovery Recovery = iota // SACKRecovery
+	SACKRecovery                    // three later segments arrived: RFC 6675
+	RACKRecovery                    // by time: RACK-TLP, RFC 8985
+)
+
 // A Config is what a Stack needs of its surroundings.
 type Config struct {
-	MTU    int          // inner MTU in bytes; 0 means DefaultMTU
-	Logger *slog.Logger // nil discards
+	MTU        int          // inner MTU in bytes, 1280 to 65535; 0 means DefaultMTU
+	Recovery   Recovery     // loss detection of TCP
+	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means reno
+	Logger     *slog.Logger // nil discards
 }
 
 // A Stack is the TCP, UDP and ICMP end of the overlay. It may be used from any
@@ -42,19 +58,42 @@ type Stack struct {
 	link *Link
 	log  *slog.Logger
 
-	mu    sync.Mutex // guards addrs against two SetAddresses at once
-	addrs map[netip.Addr]bool
+	addresses addresses
+	udp       udpPorts
+	count     counters
 
-	close sync.Once
+	done     chan struct{} // closed by Close
+	closing  sync.Once
+	closeErr error
 }
 
-// New returns a stack without addresses.
+// counters count what was dropped above the link.
+type counters struct {
+	udpLost     atomic.Uint64
+	udpOverflow atomic.Uint64
+	udpNobody   atomic.Uint64
+}
+
+// Stats are counters since the stack was made.
+type Stats struct {
+	LinkDropped    uint64 // outbound packets that found the link queue full
+	UDPLost        uint64 // of those, datagrams
+	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
+	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
+	TCPRetransmits uint64 // segments sent again
+	TCPTimeouts    uint64 // retransmission timeouts
+}
+
+// New returns a stack without addresses. Close must be called in the end.
 func New(c Config) (*Stack, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
 	if c.MTU < header.IPv6MinimumMTU || c.MTU > header.IPv4MaximumPayloadSize {
-		return nil, fmt.Errorf("netstack: MTU %d is not between %d and 65535", c.MTU, header.IPv6MinimumMTU)
+		return nil, fmt.Errorf("netstack: MTU %d: want %d to %d", c.MTU, header.IPv6MinimumMTU, header.IPv4MaximumPayloadSize)
+	}
+	if c.Congestion == "" {
+		c.Congestion = "reno"
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -65,11 +104,11 @@ func New(c Config) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 			HandleLocal:        true, // a node can dial itself; SVC-55
 		}),
-		link:  newLink(c.MTU),
-		log:   c.Logger,
-		addrs: make(map[netip.Addr]bool),
+		link: newLink(c.MTU),
+		log:  c.Logger,
+		done: make(chan struct{}),
 	}
-	if err := s.configure(); err != nil {
+	if err := s.configure(&c); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -77,16 +116,20 @@ func New(c Config) (*Stack, error) {
 }
 
 // configure sets the parameters of SVC-48 and attaches the link.
-func (s *Stack) configure() error {
+func (s *Stack) configure(c *Config) error {
 	sack := tcpip.TCPSACKEnabled(true)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
-	recovery := tcpip.TCPRecovery(0)
-	reno := tcpip.CongestionControlOption("reno")
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &reno, &receiveBuffer, &sendBuffer} {
+	congestion := tcpip.CongestionControlOption(c.Congestion)
+	var recovery tcpip.TCPRecovery
+	if c.Recovery == RACKRecovery {
+		recovery = tcpip.TCPRACKLossDetection
+	}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &congestion, &receiveBuffer, &sendBuffer} {
 		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
-			return fmt.Errorf("netstack: set %T: %v", o, err)
+			return fmt.Errorf("netstack: set %T to %v: %v", o, o, err)
 		}
 	}
+	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.udpNobody)
 	if err := s.gv.CreateNIC(nicID, &endpoint{s.link}); err != nil {
 		return fmt.Errorf("netstack: create interface: %v", err)
 	}
@@ -100,57 +143,60 @@ func (s *Stack) configure() error {
 // Link returns the stack's side of the packet pipeline.
 func (s *Stack) Link() *Link { return s.link }
 
-// SetAddresses makes addrs the stack's own addresses. Connections of those that
-// go are left to time out.
-func (s *Stack) SetAddresses(addrs []netip.Addr) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	want := make(map[netip.Addr]bool)
-	var errs []error
-	for _, a := range addrs {
-		a = a.Unmap()
-		want[a] = true
-		if s.addrs[a] {
-			continue
-		}
-		if err := s.gv.AddProtocolAddress(nicID, protocolAddress(a), stack.AddressProperties{}); err != nil {
-			errs = append(errs, fmt.Errorf("netstack: add address %v: %v", a, err))
-			continue
-		}
-		s.addrs[a] = true
+// Stats returns the counters.
+func (s *Stack) Stats() Stats {
+	t := s.gv.Stats().TCP
+	return Stats{
+		LinkDropped:    s.link.Dropped(),
+		UDPLost:        s.count.udpLost.Load(),
+		UDPOverflow:    s.count.udpOverflow.Load(),
+		UDPNobody:      s.count.udpNobody.Load(),
+		TCPRetransmits: t.Retransmits.Value(),
+		TCPTimeouts:    t.Timeouts.Value(),
 	}
-	for a := range s.addrs {
-		if want[a] {
-			continue
-		}
-		if err := s.gv.RemoveAddress(nicID, tcpip.AddrFromSlice(a.AsSlice())); err != nil {
-			errs = append(errs, fmt.Errorf("netstack: remove address %v: %v", a, err))
-		}
-		delete(s.addrs, a)
-	}
-	return errors.Join(errs...)
 }
 
-func protocolAddress(a netip.Addr) tcpip.ProtocolAddress {
-	return tcpip.ProtocolAddress{Protocol: protocolOf(a), AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix()}
-}
-
-func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
-	if a.Is4() {
-		return ipv4.ProtocolNumber
-	}
-	return ipv6.ProtocolNumber
-}
+// SetAddresses makes addrs the stack's own addresses. The first of a family is
+// the one that dials start from. Connections of addresses that go are left to
+// time out; those of addresses that stay go on. The error names each address
+// that is of no use; the others are set.
+func (s *Stack) SetAddresses(addrs []netip.Addr) error { return s.addresses.set(s.gv, addrs) }
 
 // Close aborts every connection, closes every socket and ends the stack's
-// goroutines. It may be called more than once and never waits for the packet
-// pipeline: link writes end at once.
+// goroutines; what waits returns net.ErrClosed. It may be called more than once.
+// It never waits for the packet pipeline: link writes end at once. The error says
+// that gVisor did not end in time.
 func (s *Stack) Close() error {
-	s.close.Do(func() {
+	s.closing.Do(func() {
+		close(s.done)
 		s.link.close()
-		s.gv.Close()
-		s.gv.RemoveNIC(nicID)
-		s.gv.Wait()
+		s.gv.RemoveNIC(nicID) // nothing more comes in
+		s.closeErr = s.end()
 	})
-	return nil
+	return s.closeErr
+}
+
+// end ends gVisor. An endpoint that is made at the same time, as by a listener's
+// last handshake, escapes gVisor's Close, and Wait waits for it: so they are
+// aborted until all are gone.
+func (s *Stack) end() error {
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		s.gv.Close()
+		s.gv.Wait()
+	}()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for began := time.Now(); time.Since(began) < closePatience; {
+		select {
+		case <-gone:
+			return nil
+		case <-again.C:
+			for _, ep := range s.gv.RegisteredEndpoints() {
+				ep.Abort()
+			}
+		}
+	}
+	return fmt.Errorf("netstack: sockets still open %v after Close", closePatience)
 }

@@ -1,30 +1,31 @@
 package netstack
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
+	"syscall"
 	"time"
-
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // A UDPConn is a UDP socket of the overlay, connected or not. Writing never
-// waits: a datagram that finds the stack's buffers full is lost, as it might be
-// on its way.
+// waits: a datagram that finds the link queue full is lost and counted, as it
+// might be on its way.
+//
+// gVisor's own UDP sockets are not used: they count the bytes of a datagram but
+// not the memory around it, so that empty ones fill the process; their writes may
+// wait for a notification that never comes; and they reply from the node's first
+// address to what was asked of another.
 type UDPConn struct {
-	c      *gonet.UDPConn
-	ep     tcpip.Endpoint
+	stack  *Stack
+	bound  udpBinding
+	in     *datagrams
+	out    *datagramSender
+	end    end
+	read   *side
 	local  *net.UDPAddr
 	remote *net.UDPAddr // nil when not connected
-	closed atomic.Bool
-	lost   atomic.Uint64
+	asked  asked
 }
 
 var (
@@ -32,126 +33,133 @@ var (
 	_ net.PacketConn = (*UDPConn)(nil)
 )
 
-// ListenUDP binds a socket; the address is as for ListenTCP. On a socket bound
-// to several addresses a reply leaves from our address of the peer's family.
-func (s *Stack) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
-	ep, wq, err := s.bound(udp.ProtocolNumber, addr)
-	if err != nil {
-		return nil, opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr), err)
-	}
-	return &UDPConn{c: gonet.NewUDPConn(wq, ep), ep: ep, local: net.UDPAddrFromAddrPort(boundAddr(ep, addr))}, nil
-}
-
-// DialUDP returns a socket connected to dst; src, where valid, is the address
-// and port to send from.
-func (s *Stack) DialUDP(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error) {
-	fail := func(err error) (net.Conn, error) {
-		return nil, opError("dial", "udp", nil, net.UDPAddrFromAddrPort(dst), err)
-	}
-	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	if err := ctx.Err(); err != nil {
-		return fail(err)
-	}
-	if !s.hasFamily(dst.Addr()) {
-		return fail(ErrNoAddress)
-	}
-	wq := new(waiter.Queue)
-	ep, err := s.gv.NewEndpoint(udp.ProtocolNumber, protocolOf(dst.Addr()), wq)
-	if err != nil {
-		return fail(errorOf(err))
-	}
-	if src.IsValid() {
-		err = ep.Bind(fullAddress(netip.AddrPortFrom(src.Addr().Unmap(), src.Port())))
-	}
-	if err == nil {
-		err = ep.Connect(fullAddress(dst))
-	}
-	if err != nil {
-		ep.Close()
-		return fail(errorOf(err))
-	}
-	c := &UDPConn{c: gonet.NewUDPConn(wq, ep), ep: ep, remote: net.UDPAddrFromAddrPort(dst)}
-	if a, err := ep.GetLocalAddress(); err == nil {
-		c.local = net.UDPAddrFromAddrPort(addrPort(a))
-	}
-	return c, nil
-}
-
-// Read implements net.Conn.
+// Read receives a datagram; bytes that do not fit b are lost. On a connected
+// socket the error is syscall.ECONNREFUSED after the peer said that nobody
+// listens.
 func (c *UDPConn) Read(b []byte) (int, error) {
-	n, err := c.c.Read(b)
-	return n, c.mapped("read", err)
+	n, _, err := c.ReadFromUDPAddrPort(b)
+	return n, err
 }
 
-// ReadFrom implements net.PacketConn; the address is a *net.UDPAddr.
+// ReadFrom is Read that says who sent the datagram, as a *net.UDPAddr.
 func (c *UDPConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := c.c.ReadFrom(b)
-	if a, ok := addr.(*net.UDPAddr); ok && err == nil {
-		if v4 := a.IP.To4(); v4 != nil {
-			a.IP = v4
+	n, from, err := c.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return n, nil, err
+	}
+	return n, net.UDPAddrFromAddrPort(from), nil
+}
+
+// ReadFromUDPAddrPort is ReadFrom without allocations.
+func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, err error) {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	for {
+		if err := c.end.check(c.read); err != nil {
+			return 0, from, c.fail("read", nil, err)
+		}
+		d, ok, err := c.in.next(b)
+		switch {
+		case err != nil:
+			return 0, from, c.fail("read", nil, err)
+		case ok:
+			c.note(&d)
+			return d.n, d.from, nil
+		}
+		if err := c.end.wait(c.read); err != nil {
+			return 0, from, c.fail("read", nil, err)
 		}
 	}
-	return n, addr, c.mapped("read", err)
+}
+
+// note remembers which of our addresses a peer asked, for the replies of a
+// socket that is bound to several.
+func (c *UDPConn) note(d *datagram) {
+	if !c.bound.local.IsValid() {
+		c.asked.note(d.from, d.to, c.stack.addresses.primaryFor(d.to))
+	}
 }
 
 // Write sends a datagram to the connected peer.
-func (c *UDPConn) Write(b []byte) (int, error) { return c.send(b, nil) }
+func (c *UDPConn) Write(b []byte) (int, error) {
+	if c.remote == nil {
+		return 0, c.fail("write", nil, syscall.EDESTADDRREQ)
+	}
+	return c.write(b, c.bound.remote)
+}
 
-// WriteTo sends a datagram to addr, a *net.UDPAddr.
+// WriteTo sends a datagram to addr, a *net.UDPAddr or an address whose text is
+// IP:port. On a socket bound to several addresses it leaves from the one that the
+// peer last asked, else from the first of the family.
 func (c *UDPConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	to, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return 0, opError("write", "udp", c.local, addr, fmt.Errorf("address of type %T: want *net.UDPAddr", addr))
-	}
-	ap := to.AddrPort()
-	full := fullAddress(netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-	return c.send(b, &full)
-}
-
-// send passes one datagram to the stack. gVisor may ask to wait for a
-// notification that never comes, so what it cannot take now is lost.
-func (c *UDPConn) send(b []byte, to *tcpip.FullAddress) (int, error) {
-	if c.closed.Load() {
-		return 0, opError("write", "udp", c.local, nil, net.ErrClosed)
-	}
-	var r bytes.Reader
-	r.Reset(b)
-	_, err := c.ep.Write(&r, tcpip.WriteOptions{To: to})
-	switch err.(type) {
+	var to netip.AddrPort
+	switch a := addr.(type) {
 	case nil:
-		return len(b), nil
-	case *tcpip.ErrWouldBlock, *tcpip.ErrNoBufferSpace:
-		c.lost.Add(1)
-		return len(b), nil
+		return 0, c.fail("write", nil, syscall.EDESTADDRREQ)
+	case *net.UDPAddr:
+		to = a.AddrPort()
+	default:
+		var err error
+		if to, err = netip.ParseAddrPort(addr.String()); err != nil {
+			return 0, c.fail("write", addr, fmt.Errorf("address of type %T: want IP and port: %w", addr, err))
+		}
 	}
-	return 0, opError("write", "udp", c.local, nil, errorOf(err))
+	return c.WriteToUDPAddrPort(b, to)
 }
 
-// Lost returns how many datagrams found the stack's buffers full.
-func (c *UDPConn) Lost() uint64 { return c.lost.Load() }
+// WriteToUDPAddrPort is WriteTo without allocations.
+func (c *UDPConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if c.remote != nil {
+		return 0, c.fail("write", net.UDPAddrFromAddrPort(to), net.ErrWriteToConnected)
+	}
+	return c.write(b, unmap(to))
+}
 
-func (c *UDPConn) mapped(op string, err error) error {
+func (c *UDPConn) write(b []byte, to netip.AddrPort) (int, error) {
+	err := c.end.check(c.out.side)
+	if err == nil && c.remote != nil {
+		err = c.in.takeError()
+	}
 	if err == nil {
-		return nil
+		from := c.bound.local
+		if !from.IsValid() {
+			from = c.asked.at(to)
+		}
+		err = c.out.send(b, netip.AddrPortFrom(from, c.bound.port), to)
 	}
-	if c.closed.Load() {
-		return opError(op, "udp", c.local, nil, net.ErrClosed)
+	if err != nil {
+		return 0, c.fail("write", net.UDPAddrFromAddrPort(to), err)
 	}
-	return mapped(err)
+	return len(b), nil
 }
 
-// Close implements net.Conn.
+// fail returns err as package net would; after Close every error says so.
+func (c *UDPConn) fail(op string, addr net.Addr, err error) error {
+	if closed := c.end.err(); closed != nil {
+		err = closed
+	}
+	if c.remote != nil {
+		addr = c.remote
+	}
+	return opError(op, "udp", c.local, addr, err)
+}
+
+// Close closes the socket; what it has received and nobody read is lost. Reads
+// that wait return net.ErrClosed.
 func (c *UDPConn) Close() error {
-	if c.closed.Swap(true) {
-		return opError("close", "udp", c.local, nil, net.ErrClosed)
+	if !c.end.close() {
+		return c.fail("close", nil, net.ErrClosed)
 	}
-	return c.c.Close()
+	c.stack.unbindUDP(c)
+	c.in.close()
+	c.out.close()
+	return nil
 }
 
-// LocalAddr implements net.Conn.
+// LocalAddr returns our address, a *net.UDPAddr.
 func (c *UDPConn) LocalAddr() net.Addr { return c.local }
 
-// RemoteAddr implements net.Conn; nil when not connected.
+// RemoteAddr returns the peer's address, nil when not connected.
 func (c *UDPConn) RemoteAddr() net.Addr {
 	if c.remote == nil {
 		return nil
@@ -159,11 +167,36 @@ func (c *UDPConn) RemoteAddr() net.Addr {
 	return c.remote
 }
 
-// SetDeadline implements net.Conn.
-func (c *UDPConn) SetDeadline(t time.Time) error { return c.c.SetDeadline(t) }
+// SetDeadline sets the time after which reads, and writes, fail with
+// os.ErrDeadlineExceeded; the zero time means never.
+func (c *UDPConn) SetDeadline(t time.Time) error {
+	c.read.deadline.set(t)
+	return c.SetWriteDeadline(t)
+}
 
-// SetReadDeadline implements net.Conn.
-func (c *UDPConn) SetReadDeadline(t time.Time) error { return c.c.SetReadDeadline(t) }
+// SetReadDeadline is SetDeadline for reads.
+func (c *UDPConn) SetReadDeadline(t time.Time) error {
+	c.read.deadline.set(t)
+	return c.stillOpen()
+}
 
-// SetWriteDeadline implements net.Conn; writing never waits.
-func (c *UDPConn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
+// SetWriteDeadline is SetDeadline for writes, which never wait.
+func (c *UDPConn) SetWriteDeadline(t time.Time) error {
+	c.out.side.deadline.set(t)
+	return c.stillOpen()
+}
+
+// SetReadBuffer bounds the memory in bytes of datagrams that wait to be read;
+// the default is 1 MiB, the most is 16 MiB. Each counts 512 bytes on top of its
+// length.
+func (c *UDPConn) SetReadBuffer(bytes int) error {
+	c.in.setLimit(bytes)
+	return c.stillOpen()
+}
+
+func (c *UDPConn) stillOpen() error {
+	if err := c.end.err(); err != nil {
+		return c.fail("set", nil, err)
+	}
+	return nil
+}
