@@ -128,7 +128,6 @@ type delivered struct {
 	peer *Peer
 	pkt  []byte
 	m    packet.Merged
-	size int // of the memory it lies in
 }
 
 // A recorder is a Sink that keeps all. Its memory is filled with a pattern, so
@@ -169,7 +168,7 @@ func (r *recorder) Reserve(n int) []byte {
 }
 
 func (r *recorder) Commit(p *Peer, m packet.Merged) {
-	r.got = append(r.got, delivered{p, r.mem[:m.Len:m.Len], m, len(r.mem)})
+	r.got = append(r.got, delivered{p, r.mem[:m.Len:m.Len], m})
 	r.mem = nil // a second Commit of the same memory fails
 }
 

@@ -38,7 +38,7 @@ const (
 // A train lies in home, memory of the Opener, until a second packet has proven
 // that it is one and it outgrows home; then it moves to memory of the Sink that
 // has room for all that may follow. So single packets, the packets of flows that
-// take turns and UDP never pin a large chunk (WG-72).
+// take turns and UDP never ask for a large chunk (WG-72).
 type train struct {
 	home     []byte
 	mem      []byte // home, or memory of the Sink
@@ -215,22 +215,10 @@ func (o *Opener) close() {
 		m.HeaderLen, m.Segment = t.headers, t.segment
 		t.finish()
 	}
-	o.settle()
+	if !t.reserved {
+		copy(o.sink.Reserve(t.end)[:t.end], t.home)
+	}
 	p := t.peer
 	t.end, t.mem, t.peer, t.reserved = 0, nil, nil, false
 	o.sink.Commit(p, m)
-}
-
-// settle moves the train to memory of the Sink that it fills at least to a
-// quarter (WG-72).
-func (o *Opener) settle() {
-	t := &o.train
-	if t.reserved && t.end >= len(t.mem)/4 {
-		return
-	}
-	if t.reserved {
-		t.home = grow(t.home, t.end)
-		copy(t.home, t.mem[:t.end])
-	}
-	copy(o.sink.Reserve(t.end)[:t.end], t.home)
 }
