@@ -19,6 +19,10 @@ const (
 	// (SVC-80).
 	dialTimeout = 30 * time.Second
 
+	// routePatience is how long a Dial waits for the way to a node that is on the
+	// netmap but has none yet.
+	routePatience = 2 * time.Second
+
 	// dialStagger is the head start of each candidate address (SVC-80).
 	dialStagger = 300 * time.Millisecond
 )
@@ -90,19 +94,16 @@ func (d *dial) parseNetwork() error {
 // connect tries the addresses that have a route, each a while after the one
 // before; the first connection wins.
 func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrNoAnswer)
+	defer cancel()
 	var to []netip.AddrPort
-	for _, a := range addrs {
-		if d.routed(a) {
-			to = append(to, netip.AddrPortFrom(a, port))
-		}
+	for _, a := range d.awaitRoute(ctx, addrs) {
+		to = append(to, netip.AddrPortFrom(a, port))
 	}
 	if len(to) == 0 {
 		d.fail.Addr = addrs[0]
 		return nil, ErrNoRoute
 	}
-	d.describe(to[0].Addr())
-	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrNoAnswer)
-	defer cancel()
 	if d.proto == packet.UDP {
 		return d.node.run.stack.DialUDP(ctx, netip.AddrPort{}, to[0])
 	}
@@ -114,12 +115,55 @@ func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (ne
 	return c, nil
 }
 
-// routed reports whether a is ours or a peer's.
-func (d *dial) routed(a netip.Addr) bool {
-	if d.nm.Self.HasAddr(a) {
+// awaitRoute returns the addresses that belong to a node. It waits a moment for
+// one of a node that the netmap knows, but not yet how to reach: such as one
+// that has only just joined.
+func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr {
+	ctx, cancel := context.WithTimeout(ctx, routePatience)
+	defer cancel()
+	for {
+		nm, changed := d.node.run.control.Netmap.Load()
+		if nm != nil && nm.Self != nil {
+			d.nm = nm
+		}
+		applied := d.node.run.applied()
+		var ready, known []netip.Addr
+		for _, a := range addrs {
+			switch {
+			case d.nm.Self.HasAddr(a), d.reachable(a):
+				ready = append(ready, a)
+			case d.known(a):
+				known = append(known, a)
+			}
+		}
+		if len(ready) > 0 || len(known) == 0 {
+			return append(ready, known...)
+		}
+		select {
+		case <-changed:
+		case <-applied:
+		case <-ctx.Done():
+			return known
+		}
+	}
+}
+
+// reachable reports whether packets to a have somewhere to go.
+func (d *dial) reachable(a netip.Addr) bool {
+	p, ok := d.node.peerFor(a)
+	if !ok {
+		return false
+	}
+	s, ok := d.node.run.plane.Load().data.Peer(p.Key)
+	return ok && !s.Path.Best.IsZero()
+}
+
+// known reports whether a belongs to a node, whether or not it can be reached.
+func (d *dial) known(a netip.Addr) bool {
+	if _, ok := d.node.peerFor(a); ok {
 		return true
 	}
-	_, ok := d.node.peerFor(a)
+	_, ok := d.nm.PeerByAddr(a)
 	return ok
 }
 

@@ -194,6 +194,16 @@ func (n *Node) netmap() *netmap.Netmap {
 	return nil
 }
 
+// applied returns a channel that is closed when the packet pipeline has taken
+// another netmap.
+func (r *runtime) applied() <-chan struct{} {
+	if p := r.plane.Load(); p != nil {
+		_, changed := p.data.Applied().Load()
+		return changed
+	}
+	return nil
+}
+
 // peerFor returns the peer that packets to a go to.
 func (n *Node) peerFor(a netip.Addr) (*netmap.Peer, bool) {
 	nm, p := n.netmap(), n.run.plane.Load()
