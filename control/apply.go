@@ -16,6 +16,7 @@ import (
 // section 8.4). It does no I/O; its owner passes the time.
 type mapState struct {
 	current *netmap.Netmap // nil before the first frame; never modified
+	before  *netmap.Netmap // what the session before has left in force; until the first frame
 	filters map[string][]netmap.FilterRule
 
 	// locked stays set once tailnet lock was seen on: a server that turns it off
@@ -48,11 +49,11 @@ func (s *mapState) apply(u *update, now time.Time) error {
 	if u.self != nil {
 		m.Self = u.self
 	}
-	edit := peerEdit{peers: old.Peers, old: old.Peers}
+	edit := peerEdit{peers: old.Peers, old: old.Peers, inForce: cmp.Or(s.current, s.before)}
 	edit.apply(u, now)
 	m.Peers = edit.sane(m.Self, old.Self != m.Self)
 	s.applyRest(&m, u, now)
-	s.current = &m
+	s.current, s.before = &m, nil
 	s.expire(now)
 	if u.MapSessionHandle != "" {
 		s.handle = u.MapSessionHandle

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/url"
 
@@ -61,15 +62,43 @@ func (*Client) String() string { return "control.Client" }
 // Serve does not log out: an ephemeral node calls Logout first.
 func (c *Client) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		g.Go(c.mergeStatus)
+		for {
+			paused, changed := c.cfg.Paused.Load()
+			if paused {
+				c.polls.Store(c.polls.Get().disconnected(nil))
+				select {
+				case <-changed:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				continue
+			}
+			err := c.serveUntil(ctx, changed)
+			select {
+			case <-changed:
+			default:
+				return err
+			}
+		}
+	})
+}
+
+// serveUntil runs the actors until ch is closed or one of them fails (CTL-63).
+func (c *Client) serveUntil(ctx context.Context, ch <-chan struct{}) error {
+	ctx, cancel := until(ctx, ch, errPaused)
+	defer cancel()
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		g.Go(c.link.Serve)
 		g.Go((&session{c}).Serve)
 		g.Go((&stream{c}).Serve)
 		g.Go((&report{c}).Serve)
-		g.Go(c.mergeStatus)
 		<-ctx.Done()
 		return ctx.Err()
 	})
 }
+
+var errPaused = errors.New("paused")
 
 // mergeStatus makes Status of what session and stream know.
 func (c *Client) mergeStatus(ctx context.Context) error {

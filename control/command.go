@@ -39,7 +39,7 @@ func (m logoutCommand) goal(now goal) goal {
 type expiredCommand struct{}
 
 func (expiredCommand) goal(now goal) goal {
-	if now == (idle{}) {
+	if i, ok := now.(idle); ok && !i.loggedOut {
 		return register{regen: true, expired: true}
 	}
 	return nil
@@ -51,7 +51,7 @@ type renewedCommand struct{}
 
 func (renewedCommand) goal(now goal) goal {
 	if g, ok := now.(register); ok && g.expired {
-		return idle{}
+		return idle{resumed: true}
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func (renewedCommand) goal(now goal) goal {
 type unknownCommand struct{}
 
 func (unknownCommand) goal(now goal) goal {
-	if now == (idle{}) {
+	if i, ok := now.(idle); ok && !i.loggedOut {
 		return register{}
 	}
 	return nil

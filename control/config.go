@@ -60,6 +60,10 @@ type Config struct {
 	// unless it is nil or holds 0.
 	Home *actor.Cell[int]
 
+	// Paused holds everything while it is true: no network is there, or the user
+	// wants none of it. The netmap stays. Nil means never.
+	Paused *actor.Cell[bool]
+
 	// C2N answers requests of the server to this node, except /echo, which the
 	// Client answers, and remote control, which it refuses. Nil refuses all.
 	C2N http.Handler
@@ -125,6 +129,7 @@ func (c *Config) check() (*url.URL, error) {
 	c.Endpoints = orZero(c.Endpoints)
 	c.NetInfo = orZero(c.NetInfo)
 	c.Home = orZero(c.Home)
+	c.Paused = orZero(c.Paused)
 	c.AuthKey, c.Tags = authKeyToSend(c.AuthKey), sortedTags(c.Tags)
 	return u, nil
 }

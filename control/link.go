@@ -38,6 +38,14 @@ const (
 // map stream through without a stall (control.md section 6).
 const streamBuffer = 4 << 20
 
+// A connection that brings nothing for silenceMax is asked for a sign of life:
+// a follow-up waits for a person without any timeout. A map stream is not silent
+// for so long, servers send a keep-alive about once a minute.
+const (
+	silenceMax  = 75 * time.Second
+	pongTimeout = 15 * time.Second
+)
+
 func newLink(d *dialer) *link {
 	l := &link{dialer: d, turn: make(chan struct{}, 1), slow: keyTimeoutFirst}
 	l.transport = &http.Transport{
@@ -47,6 +55,8 @@ func newLink(d *dialer) *link {
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerConnection: streamBuffer,
 			MaxReceiveBufferPerStream:     streamBuffer,
+			SendPingTimeout:               silenceMax,
+			PingTimeout:                   pongTimeout,
 		},
 	}
 	l.transport.Protocols.SetUnencryptedHTTP2(true) // encrypted beneath, by Noise

@@ -14,10 +14,10 @@ import (
 // before it first changes it, and a peer before it changes that: what the
 // netmap in force holds stays as it is.
 type peerEdit struct {
-	peers []*netmap.Peer // sorted by ID
-	old   []*netmap.Peer
-	fresh map[*netmap.Peer]bool // made by this edit, so that they may be changed
-	keys  bool                  // a key may have come in
+	peers   []*netmap.Peer // sorted by ID
+	old     []*netmap.Peer
+	inForce *netmap.Netmap // its peers are shared where they do not differ; may be nil
+	keys    bool           // a key may have come in
 }
 
 // apply takes a whole list, or deltas in the order that control.md section 8.5
@@ -164,10 +164,21 @@ func (e *peerEdit) sane(self *netmap.Peer, selfChanged bool) []*netmap.Peer {
 		}
 		if p := withoutForbidden(e.peers[i], self); p != e.peers[i] {
 			e.own()
-			e.peers[i] = p
+			e.peers[i] = e.sharing(p)
 		}
 	}
 	return e.peers
+}
+
+// sharing returns the peer in force if it does not differ from p.
+func (e *peerEdit) sharing(p *netmap.Peer) *netmap.Peer {
+	if e.inForce == nil {
+		return p
+	}
+	if known, ok := e.inForce.PeerByID(p.ID); ok && samePeer(known, p) {
+		return known
+	}
+	return p
 }
 
 // dropDuplicates keeps the first of several peers with one key.

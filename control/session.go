@@ -43,7 +43,7 @@ type outcome struct {
 }
 
 // Serve works for one goal after another. It begins with a registration of the
-// stored key (CTL-22).
+// stored key (CTL-22), unless that was done before a restart of session.
 func (s *session) Serve(ctx context.Context) error {
 	creds, err := s.cfg.Keys.Load(ctx)
 	if err != nil {
@@ -51,6 +51,9 @@ func (s *session) Serve(ctx context.Context) error {
 	}
 	s.NodeKey.Store(creds.Node)
 	var g goal = register{}
+	if k := s.login.Get().key; !k.IsZero() && k.Equal(creds.Node) {
+		g = idle{resumed: true}
+	}
 	for {
 		got, err := s.work(ctx, g, creds)
 		if err != nil {
@@ -113,15 +116,19 @@ func (s *session) adopt(ctx context.Context, now Credentials) error {
 }
 
 // idle waits for a command. The others work for the key in force.
-type idle struct{ loggedOut bool }
+type idle struct {
+	loggedOut bool
+	resumed   bool // nothing has changed for the others
+}
 
 func (i idle) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
 	s.auth.Store(authStatus{loggedIn: !i.loggedOut, loggedOut: i.loggedOut})
-	l := login{generation: s.login.Get().generation + 1}
-	if !i.loggedOut {
-		l.key = creds.Node
+	switch l := s.login.Get(); {
+	case i.loggedOut:
+		s.login.Store(login{generation: l.generation + 1})
+	case !i.resumed:
+		s.login.Store(login{creds.Node, l.generation + 1})
 	}
-	s.login.Store(l)
 	<-ctx.Done()
 	return outcome{creds, i}, ctx.Err()
 }

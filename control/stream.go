@@ -40,6 +40,12 @@ type pollStatus struct {
 	browser   string
 }
 
+// disconnected returns the status of a node whose map stream is down.
+func (s pollStatus) disconnected(err error) pollStatus {
+	s.connected, s.err = false, err
+	return s
+}
+
 // Serve polls for as long as somebody is logged in (CTL-62).
 func (s *stream) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
@@ -100,7 +106,10 @@ type poller struct {
 }
 
 func newPoller(s *stream, g *actor.Group) *poller {
-	return &poller{stream: s, group: g, state: new(mapState), pings: newPinger(s.Client, g)}
+	p := &poller{stream: s, group: g, status: s.polls.Get(), pings: newPinger(s.Client, g)}
+	m := s.Netmap.Get() // of an earlier run of stream: in force until the first frame
+	p.state = &mapState{before: m, locked: m != nil && m.LockEnabled}
+	return p
 }
 
 // idle forgets the map of a login that is over.
@@ -169,7 +178,7 @@ func (p *poller) take(ctx context.Context, u *update) error {
 	}
 	state := p.state
 	if !p.framed && (u.MapSessionHandle == "" || u.MapSessionHandle != state.handle) {
-		state = &mapState{locked: state.locked} // a new session begins from nothing (CTL-33)
+		state = &mapState{locked: state.locked, before: p.Netmap.Get()} // a new session begins from nothing (CTL-33)
 	}
 	p.cleanMessages(u)
 	if err := state.apply(u, now); err != nil {
@@ -256,7 +265,7 @@ func (p *poller) ended(err error, retry time.Duration) {
 		return
 	}
 	p.log.Debug("map stream has ended", "err", err, "retry", retry)
-	p.status.connected, p.status.err = false, err
+	p.status = p.status.disconnected(err)
 	p.polls.Store(p.status)
 	if !errors.Is(err, ErrNodeUnknown) {
 		p.unknown = 0
