@@ -21,10 +21,20 @@ import (
 const datagramSize = 1312
 
 // A meter counts what arrives.
-type meter struct{ datagrams, batches atomic.Int64 }
+type meter struct {
+	datagrams, batches atomic.Int64
+	flushed            chan struct{} // holds a token after a batch
+}
 
 func (m *meter) Receive(_ transport.Endpoint, _ []byte, _, _ int) { m.datagrams.Add(1) }
-func (m *meter) Flush()                                           { m.batches.Add(1) }
+
+func (m *meter) Flush() {
+	m.batches.Add(1)
+	select {
+	case m.flushed <- struct{}{}:
+	default:
+	}
+}
 
 // A pair is two nodes at one relay over TLS on loopback.
 type pair struct {
@@ -36,6 +46,7 @@ type pair struct {
 
 func newPair(tb testing.TB) *pair {
 	p := &pair{site: newSite(tb, 1)}
+	p.got.flushed = make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	g := actor.NewGroup(ctx)
 	tb.Cleanup(func() {
@@ -74,25 +85,27 @@ func (p *pair) run(tb testing.TB, n, window int64) (lost int64) {
 	}
 	lostBefore := lostSoFar()
 	arrived := func() int64 { return p.got.datagrams.Load() - start + lostSoFar() - lostBefore }
-	deadline := time.Now().Add(patience)
-	for sent := int64(0); sent < n; sent += each {
+	again := time.NewTicker(time.Millisecond) // losses give no signal
+	defer again.Stop()
+	giveUp := time.NewTimer(time.Minute)
+	defer giveUp.Stop()
+	wait := func(sent, window int64) {
 		for sent-arrived() > window {
-			runtime.Gosched()
-			if time.Now().After(deadline) {
+			select {
+			case <-p.got.flushed:
+			case <-again.C:
+			case <-giveUp.C:
 				tb.Fatalf("%d of %d arrived", arrived(), sent)
 			}
 		}
-		deadline = time.Now().Add(patience)
+	}
+	for sent := int64(0); sent < n; sent += each {
+		wait(sent, window)
 		if err := p.from.Send(p.to, bursts); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	for arrived() < n {
-		runtime.Gosched()
-		if time.Now().After(deadline) {
-			tb.Fatalf("%d of %d arrived", arrived(), n)
-		}
-	}
+	wait(n, 0)
 	return lostSoFar() - lostBefore
 }
 
@@ -125,11 +138,11 @@ func benchmarkRelayed(b *testing.B, window int64) {
 // its datagrams.
 func TestSteadyAllocs(t *testing.T) {
 	p := newPair(t)
-	p.run(t, 5_000, 30)
-	const n = 20_000
+	p.run(t, 3_000, 60)
+	const n = 6_000
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	p.run(t, n, 30)
+	p.run(t, n, 60)
 	runtime.ReadMemStats(&after)
 	if per := float64(after.Mallocs-before.Mallocs) / n; per > maxAllocs {
 		t.Errorf("%.2f allocations for each datagram", per)

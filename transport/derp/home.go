@@ -35,6 +35,7 @@ type HomeChooser struct {
 	status *actor.Cell[Status]
 	dialer *Dialer
 	log    *slog.Logger
+	warned bool // that no region can be reached; of Serve
 }
 
 // NewHomeChooser returns a chooser for regions with the same configuration;
@@ -122,13 +123,22 @@ func (h *HomeChooser) measureAndChoose(ctx context.Context, dm *netmap.DERPMap, 
 	}
 	best := chooseHome(dm, took, home)
 	if best == 0 {
-		h.log.Warn("no DERP region can be reached, so peers cannot reach this node through a relay", "regions", len(dm.Regions))
+		h.warn(len(dm.Regions))
 		if dm.Regions[h.cfg.Home.Get()] != nil {
 			return nil // it may come back, and there is none better
 		}
 	}
+	h.warned = h.warned && best == 0
 	h.set(best)
 	return nil
+}
+
+// warn says once that there is no home to be had.
+func (h *HomeChooser) warn(regions int) {
+	if !h.warned {
+		h.log.Warn("no DERP region can be reached, so peers cannot reach this node through a relay; does a firewall block TCP 443?", "regions", regions)
+	}
+	h.warned = true
 }
 
 func (h *HomeChooser) set(home int) {

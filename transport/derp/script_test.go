@@ -181,6 +181,7 @@ func TestRestarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
 		stopRelay := p.serveScript("one:3340", func(c *script) {
+			time.Sleep(time.Second) // connected for a while, so that it is seen
 			c.Write(derp.AppendRestarting(nil, derp.Restarting{ReconnectIn: 3 * time.Second, TryFor: time.Second}))
 		})
 		defer stopRelay()
