@@ -229,10 +229,11 @@ func (c *client) send(ctx context.Context) error {
 func (c *client) writeLoad() error {
 	p := writePool.Get().(*[]byte)
 	defer writePool.Put(p)
-	b := append((*p)[:0], c.load.own...)
+	b := (*p)[:0]
 	for _, g := range c.load.gone {
 		b = c.appendGone(b, g)
 	}
+	b = append(b, c.load.own...)
 	from := 0
 	for i, f := range c.load.frames {
 		if len(b) > 0 && len(b)+len(f.b) > writeSize {

@@ -100,7 +100,7 @@ type outbox struct {
 	disco   fifo
 	other   fifo
 	gone    map[gone]struct{} // deduplicated; DERP-72
-	own     []byte            // whole frames in front of all others
+	own     []byte            // whole frames in front of all packets
 	pongs   int               // in own; at most one
 
 	restarting bool // own holds a Restarting
