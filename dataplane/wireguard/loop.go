@@ -131,7 +131,7 @@ func (l *loop) onEvents(s *session, events event) {
 	if events&(eventWant|eventRestart) != 0 && s.parking() && s.usable(l.now, maxReserve) == nil {
 		l.want(s)
 	}
-	if events&eventRekey != 0 && s.wantsRekey() {
+	if events&(eventRekey|eventRestart) != 0 && s.wantsRekey() {
 		l.want(s)
 	}
 	if events&eventUnknown != 0 {
