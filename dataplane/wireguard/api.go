@@ -81,13 +81,17 @@ type Sink interface {
 	// when nobody does.
 	Owner(src netip.Addr) *Peer
 
-	// Verdict judges a packet; it may rewrite pkt in place (WG-55).
+	// Verdict judges a packet; it may rewrite pkt in place (WG-55) if it returns
+	// Pass: after PassFlow it does not see the packets that follow.
 	Verdict(p *Peer, h *packet.Header, pkt []byte) Verdict
 
-	// Reserve returns memory for the next packet, cap >= n.
+	// Reserve returns memory for the next packet, cap >= n. What was reserved
+	// before and not committed is given up.
 	Reserve(n int) []byte
 
-	// Commit says that the memory last reserved now holds m.
+	// Commit says that the memory last reserved now holds m. It may be far less
+	// than was reserved, when a train of packets broke off: a Sink that accounts
+	// by use copies it to fitting memory (WG-72).
 	Commit(p *Peer, m packet.Merged)
 
 	// Flush delivers what was committed. No lock of the engine is held.
