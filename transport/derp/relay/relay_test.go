@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -185,5 +186,16 @@ func (p *peer) expectHangUp() {
 			p.tb.Fatal("the relay did not hang up")
 		}
 		return
+	}
+}
+
+// stats waits until the counters are as wanted: what is written is counted after
+// it may have arrived.
+func (st *site) stats(tb testing.TB, ok func(Stats) bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(patience); !ok(st.Stats()); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			tb.Fatalf("stats %+v", st.Stats())
+		}
 	}
 }
