@@ -44,12 +44,13 @@ func addrPort(a tcpip.FullAddress) netip.AddrPort {
 }
 
 // fullAddress converts an address with a port. An address that is not valid, or
-// unspecified, means any.
+// unspecified, means any. It names no interface: with one, gVisor binds to IPv4
+// addresses that are not its own.
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 	if !a.Addr().IsValid() || a.Addr().IsUnspecified() {
 		return tcpip.FullAddress{Port: a.Port()}
 	}
-	return tcpip.FullAddress{NIC: nicID, Addr: toGvisor(a.Addr()), Port: a.Port()}
+	return tcpip.FullAddress{Addr: toGvisor(a.Addr()), Port: a.Port()}
 }
 
 // unmap returns a with a v4-mapped address as IPv4.

@@ -22,7 +22,12 @@ var (
 // newStack returns a stack with addresses, closed at the end of the test.
 func newStack(t testing.TB, addrs ...netip.Addr) *Stack {
 	t.Helper()
-	s, err := New(Config{})
+	return newStackOf(t, Config{}, addrs...)
+}
+
+func newStackOf(t testing.TB, c Config, addrs ...netip.Addr) *Stack {
+	t.Helper()
+	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,22 +41,45 @@ func newStack(t testing.TB, addrs ...netip.Addr) *Stack {
 // pair returns two stacks joined by a cable.
 func pair(t testing.TB) (a, b *Stack) {
 	a, b = newStack(t, a4, a6), newStack(t, b4, b6)
-	join(t, a, b)
+	join(t, a, b, segmented)
 	return a, b
 }
 
-// join runs a cable in both directions until the test ends.
-func join(t testing.TB, a, b *Stack) {
+// join runs a cable in both directions until the test ends, or until unplug.
+func join(t testing.TB, a, b *Stack, how cable) (unplug func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { carry(ctx, t, a.Link(), b.Link()) })
-	wg.Go(func() { carry(ctx, t, b.Link(), a.Link()) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	wg.Go(func() { how.carry(ctx, t, a.Link(), b.Link()) })
+	wg.Go(func() { how.carry(ctx, t, b.Link(), a.Link()) })
+	unplug = func() { cancel(); wg.Wait() }
+	t.Cleanup(unplug)
+	return unplug
 }
 
-// carry moves packets from one link to another, cutting super-packets as the
-// tunnel does.
-func carry(ctx context.Context, t testing.TB, from, to *Link) {
+// A cable says what becomes of a packet on its way.
+type cable func(t testing.TB, o *packet.Outbound, d *Delivery)
+
+// segmented cuts super-packets as the tunnel does, and delivers each piece.
+func segmented(t testing.TB, o *packet.Outbound, d *Delivery) {
+	for _, pkt := range cut(t, o) {
+		copy(d.Reserve(len(pkt)), pkt)
+		d.Commit(packet.Merged{Len: len(pkt), Count: 1})
+	}
+}
+
+// merged delivers super-packets whole with a stale checksum, as the tunnel does
+// that has merged the pieces again.
+func merged(_ testing.TB, o *packet.Outbound, d *Delivery) {
+	b := d.Reserve(o.Len())
+	n := copy(b, o.Head)
+	for _, part := range o.Body {
+		n += copy(b[n:], part)
+	}
+	d.Commit(packet.Merged{Len: n, HeaderLen: len(o.Head), Segment: o.Segment, Count: 2})
+}
+
+// carry moves packets from one link to another until ctx ends.
+func (c cable) carry(ctx context.Context, t testing.TB, from, to *Link) {
 	detach := from.Attach()
 	defer detach()
 	d := to.NewDelivery()
@@ -59,10 +87,7 @@ func carry(ctx context.Context, t testing.TB, from, to *Link) {
 	for {
 		n := from.Next(batch)
 		for i := range batch[:n] {
-			for _, pkt := range cut(t, &batch[i]) {
-				copy(d.Reserve(len(pkt)), pkt)
-				d.Commit(packet.Merged{Len: len(pkt), Count: 1})
-			}
+			c(t, &batch[i], d)
 		}
 		from.Done(n)
 		d.Flush()
@@ -120,4 +145,77 @@ func finish(t testing.TB, pkt []byte, off int, last bool) {
 	if !h.SetChecksum(pkt) {
 		t.Errorf("no checksum for %v", h)
 	}
+}
+
+// take returns the next packet that s sends, whole.
+func take(t testing.TB, s *Stack) []byte {
+	t.Helper()
+	out := make([]packet.Outbound, 1)
+	for s.Link().Next(out) == 0 {
+		select {
+		case <-s.Link().Ready():
+		case <-within(t).Done():
+			t.Fatal("the stack sends nothing")
+		}
+	}
+	pkt := cut(t, &out[0])[0]
+	s.Link().Done(1)
+	return pkt
+}
+
+// silent fails the test if s has sent anything.
+func silent(t testing.TB, s *Stack) {
+	t.Helper()
+	out := make([]packet.Outbound, 1)
+	if n := s.Link().Next(out); n != 0 {
+		t.Errorf("the stack sent %x", out[0].Head)
+		s.Link().Done(n)
+	}
+}
+
+// udpPacket returns a UDP packet with a correct checksum.
+func udpPacket(t testing.TB, src, dst netip.AddrPort, payload string) []byte {
+	t.Helper()
+	pkt, err := packet.AppendIP(nil, src.Addr(), dst.Addr(), packet.UDP, 8+len(payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkt = binary.BigEndian.AppendUint16(pkt, src.Port())
+	pkt = binary.BigEndian.AppendUint16(pkt, dst.Port())
+	pkt = binary.BigEndian.AppendUint16(pkt, uint16(8+len(payload)))
+	pkt = append(append(pkt, 0, 0), payload...)
+	return withChecksum(t, pkt)
+}
+
+// synPacket returns a SYN without options.
+func synPacket(t testing.TB, src, dst netip.AddrPort, seq uint32) []byte {
+	t.Helper()
+	pkt, err := packet.AppendIP(nil, src.Addr(), dst.Addr(), packet.TCP, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkt = binary.BigEndian.AppendUint16(pkt, src.Port())
+	pkt = binary.BigEndian.AppendUint16(pkt, dst.Port())
+	pkt = binary.BigEndian.AppendUint32(pkt, seq)
+	pkt = append(pkt, 0, 0, 0, 0, 5<<4, packet.SYN, 0xff, 0xff, 0, 0, 0, 0)
+	return withChecksum(t, pkt)
+}
+
+func withChecksum(t testing.TB, pkt []byte) []byte {
+	t.Helper()
+	var h packet.Header
+	h.Parse(pkt)
+	if h.SetChecksum(pkt) {
+		return pkt
+	}
+	var sum uint16 // of ICMP; only that of IPv6 has a pseudo-header
+	switch h.Proto {
+	case packet.ICMPv4:
+	case packet.ICMPv6:
+		sum = packet.PseudoSum(pkt, h.Proto, len(pkt)-h.Transport)
+	default:
+		t.Fatalf("no checksum for %x", pkt)
+	}
+	binary.BigEndian.PutUint16(pkt[h.Transport+2:], ^packet.Sum(pkt[h.Transport:], sum))
+	return pkt
 }

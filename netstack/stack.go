@@ -21,6 +21,9 @@ import (
 // DefaultMTU is the inner MTU of a tailnet in bytes (SVC-38).
 const DefaultMTU = 1280
 
+// maxMTU is the longest IPv4 packet in bytes.
+const maxMTU = 65535
+
 const nicID = 1 // the stack has one interface
 
 // closePatience is how long Close waits for gVisor; it takes milliseconds.
@@ -89,8 +92,8 @@ func New(c Config) (*Stack, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
-	if c.MTU < header.IPv6MinimumMTU || c.MTU > header.IPv4MaximumPayloadSize {
-		return nil, fmt.Errorf("netstack: MTU %d: want %d to %d", c.MTU, header.IPv6MinimumMTU, header.IPv4MaximumPayloadSize)
+	if c.MTU < header.IPv6MinimumMTU || c.MTU > maxMTU {
+		return nil, fmt.Errorf("netstack: MTU %d: want %d to %d", c.MTU, header.IPv6MinimumMTU, maxMTU)
 	}
 	if c.Congestion == "" {
 		c.Congestion = "reno"
@@ -98,6 +101,7 @@ func New(c Config) (*Stack, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	quiet()
 	s := &Stack{
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{})},
