@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -315,6 +316,7 @@ func TestPeerRestarts(t *testing.T) {
 			w.node("b").close()
 			w.sleep(time.Second)
 			w.put("b", restarted(w, "b"))
+			synctest.Wait()
 			w.node("b").send(enginePacket("b", "new"))
 			w.sleep(engineRTT * 2)
 			w.wantArrived("a", "new")
@@ -327,6 +329,7 @@ func TestPeerRestarts(t *testing.T) {
 			w.node("b").close()
 			w.sleep(time.Second)
 			w.put("b", restarted(w, "b"))
+			synctest.Wait()
 			sent := w.now()
 			w.node("a").send(enginePacket("a", "lost"))
 			w.sleep(16 * time.Second)
