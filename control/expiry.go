@@ -1,6 +1,7 @@
 package control
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -68,7 +69,20 @@ func (s *mapState) nextExpiry(now time.Time) (wait time.Duration, ok bool) {
 // serverNow is the server's time; ok is false when it makes no sense.
 func serverNow(m *netmap.Netmap, now time.Time) (at netmap.Instant, ok bool) {
 	t := now.Add(m.ClockOffset)
-	return netmap.InstantOf(t), t.Unix() >= expiryEpoch
+	return instantOf(t), t.Unix() >= expiryEpoch
+}
+
+// instantOf converts a time that a server may have chosen at will: one beyond
+// what an Instant can hold becomes the last that it can.
+func instantOf(t time.Time) netmap.Instant {
+	const last = 2261 // the last year that Unix nanoseconds hold in full
+	switch {
+	case t.Year() > last:
+		return math.MaxInt64
+	case t.Year() > 1 && t.Unix() < 0:
+		return 1 // long ago, but not unset
+	}
+	return netmap.InstantOf(t)
 }
 
 func ended(p *netmap.Peer, at netmap.Instant) bool {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -126,3 +127,5 @@ func (q *byteQueue) Close() error {
 	q.wake.Broadcast()
 	return nil
 }
+
+func newReader(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }

@@ -132,7 +132,7 @@ func (r *nodeReader) peer(n *sentNode) (*netmap.Peer, error) {
 		Key:          n.Key,
 		Machine:      n.Machine,
 		Disco:        n.DiscoKey,
-		KeyExpiry:    netmap.InstantOf(n.KeyExpiry),
+		KeyExpiry:    instantOf(n.KeyExpiry),
 		KeySignature: exact(n.KeySignature),
 
 		Addresses:     exact(n.Addresses),
@@ -143,7 +143,7 @@ func (r *nodeReader) peer(n *sentNode) (*netmap.Peer, error) {
 		Cap:     n.Cap,
 		CapMap:  caps,
 		Tags:    r.shareTags(n.Tags),
-		Created: netmap.InstantOf(n.Created),
+		Created: instantOf(n.Created),
 
 		MasqV4: orZeroValue(n.SelfNodeV4MasqAddrForThisPeer),
 		MasqV6: orZeroValue(n.SelfNodeV6MasqAddrForThisPeer),
@@ -154,7 +154,7 @@ func (r *nodeReader) peer(n *sentNode) (*netmap.Peer, error) {
 		WireGuardOnly:       n.IsWireGuardOnly,
 		Jailed:              n.IsJailed,
 	}
-	p.LastSeen = netmap.InstantOf(orZeroValue(n.LastSeen))
+	p.LastSeen = instantOf(orZeroValue(n.LastSeen))
 	p.Online = onlineOf(n.Online)
 	p.AllowedIPs = allowedIPs(n, p.Addresses)
 	for _, s := range n.Hostinfo.Services {

@@ -48,7 +48,7 @@ func seenAt(seen bool, now time.Time) netmap.Instant {
 	if !seen {
 		return 0
 	}
-	return netmap.InstantOf(now)
+	return instantOf(now)
 }
 
 // replaceAll takes a sorted list. Of two peers with one ID the later counts.
@@ -124,10 +124,10 @@ func (e *peerEdit) patch(c *PeerChange, now time.Time) {
 			p.Online = onlineOf(c.Online)
 		}
 		if c.LastSeen != nil {
-			p.LastSeen = netmap.InstantOf(*c.LastSeen)
+			p.LastSeen = instantOf(*c.LastSeen)
 		}
 		if c.KeyExpiry != nil {
-			p.KeyExpiry = netmap.InstantOf(*c.KeyExpiry)
+			p.KeyExpiry = instantOf(*c.KeyExpiry)
 			p.Expired = p.Expired && !c.KeyExpiry.After(now) // a renewed key lives again
 		}
 	})
