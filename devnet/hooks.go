@@ -1,52 +1,108 @@
 package devnet
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net/netip"
+	"net/http"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
-	"github.com/seed94491740/tsnode/key"
-	"github.com/seed94491740/tsnode/netmap"
 )
 
-// What follows serves tests of nodes: it makes the tailnet misbehave.
+// What follows makes the tailnet misbehave, for tests of nodes.
+
+// bindTimeout is how long a server may take to get its port again.
+const bindTimeout = 5 * time.Second
+
+// errBlocked is the answer to a node that a test has blocked.
+var errBlocked = errors.New("blocked by a test")
+
+// StopControl closes the control server and all its connections. Nodes go on
+// with the netmap they have.
+func (n *Net) StopControl() { n.control.halt() }
+
+// StartControl starts it again, at the same address with the same key.
+func (n *Net) StartControl() error { return startAgain(n.control.start) }
+
+// RestartControl is StopControl and StartControl.
+func (n *Net) RestartControl() error {
+	n.StopControl()
+	return n.StartControl()
+}
+
+func startAgain(start func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bindTimeout)
+	defer cancel()
+	if err := start(ctx); err != nil {
+		return fmt.Errorf("devnet: %w", err)
+	}
+	return nil
+}
 
 // DropStreams ends every map stream; nodes come back by themselves.
-func (n *Net) DropStreams() { n.endStreams() }
-
-// SetDelay holds every map frame back.
-func (n *Net) SetDelay(d time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.delay = d
+func (n *Net) DropStreams() error {
+	return n.do(func(t *tailnet, _ time.Time) {
+		for _, m := range t.members {
+			m.endStreams()
+		}
+	})
 }
 
-// SendRaw sends one map frame to a node as it is, on top of what the tailnet
-// tells it. The frame must be the JSON of a MapResponse.
-func (n *Net) SendRaw(name string, frame []byte) error {
-	if !json.Valid(frame) {
-		return fmt.Errorf("devnet: frame is no JSON: %q", frame)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m, err := n.byName(name)
-	if err != nil {
-		return err
-	}
-	if m.stream == nil {
-		return fmt.Errorf("devnet: node %q has no map stream", name)
-	}
-	select {
-	case m.stream.raw <- frame:
+// DropStream ends the map stream of one node.
+func (n *Net) DropStream(name string) error {
+	return n.withNode(name, func(_ *tailnet, m *member, _ time.Time) error {
+		m.endStreams()
 		return nil
-	default:
-		return fmt.Errorf("devnet: node %q does not read its map stream", name)
-	}
+	})
 }
 
-// SendMap is SendRaw for a MapResponse.
+// Block refuses a node's map requests with status 503, and ends its stream; with
+// false it is served again.
+func (n *Net) Block(name string, blocked bool) error {
+	return n.withNode(name, func(_ *tailnet, m *member, _ time.Time) error {
+		m.blocked = blocked
+		if blocked {
+			m.endStreams()
+		}
+		return nil
+	})
+}
+
+// SetFailure answers all requests for a path, such as control.PathRegister, with
+// an HTTP status of 400 and above; 0 ends that. Streams under way go on.
+func (n *Net) SetFailure(path string, status int) error {
+	if status != 0 && (status < http.StatusBadRequest || status > 999) {
+		return fmt.Errorf("devnet: status %d is no failure", status)
+	}
+	return n.do(func(t *tailnet, _ time.Time) {
+		if t.failures[path] = status; status == 0 {
+			delete(t.failures, path)
+		}
+	})
+}
+
+// SetDelay holds every map frame back for d; 0 ends that.
+func (n *Net) SetDelay(d time.Duration) error {
+	return n.do(func(t *tailnet, _ time.Time) { t.delay = d })
+}
+
+// SetOnline tells the peers of a node that it is online, or not, whatever is
+// true; until its stream begins or ends the next time.
+func (n *Net) SetOnline(name string, online bool) error {
+	return n.withNode(name, func(t *tailnet, m *member, now time.Time) error {
+		l := *m.live
+		l.Online, l.LastSeen = online, time.Time{}
+		if !online {
+			l.LastSeen = now.UTC()
+		}
+		t.setPresence(m, l)
+		return nil
+	})
+}
+
+// SendMap sends one map frame to a node, on top of what the tailnet tells it.
 func (n *Net) SendMap(name string, resp *control.MapResponse) error {
 	b, err := json.Marshal(resp)
 	if err != nil {
@@ -55,39 +111,24 @@ func (n *Net) SendMap(name string, resp *control.MapResponse) error {
 	return n.SendRaw(name, b)
 }
 
-// syntheticID is the first ID of synthetic peers.
-const syntheticID = 1 << 40
-
-// SetSyntheticPeers gives every node count peers that exist on the map only.
-func (n *Net) SetSyntheticPeers(count int) error {
-	peers := make([]*member, 0, count)
-	online := time.Now().UTC()
-	for i := range count {
-		addrs, err := addressesFor(uint32(1<<21 + i))
-		if err != nil {
-			return err
-		}
-		peers = append(peers, &member{
-			ID: netmap.NodeID(syntheticID + i), StableID: netmap.StableID(fmt.Sprintf("s%d", i)),
-			Name: fmt.Sprintf("synthetic-%d", i), Key: key.NodePublicFromRaw(syntheticKey(i)), Disco: key.DiscoPublicFromRaw(syntheticKey(i)),
-			Addresses: addrs, Approved: true, Created: online, LastSeen: online, HomeDERP: 1, Cap: control.CapabilityVersion,
-			Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 41641)},
-			Hostinfo:  &control.Hostinfo{OS: "linux", Hostname: fmt.Sprintf("synthetic-%d", i)},
-		})
+// SendRaw is SendMap for a frame that is sent as it is, and may be anything but
+// empty.
+func (n *Net) SendRaw(name string, frame []byte) error {
+	if len(frame) == 0 {
+		return errors.New("devnet: an empty frame cannot be sent")
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range peers {
-		n.version++
-		p.version = n.version
-	}
-	n.synthetic = peers
-	n.changed()
-	return nil
+	return n.withNode(name, func(_ *tailnet, m *member, _ time.Time) error { return m.forge(frame) })
 }
 
-// syntheticKey is a public key that nobody has the private half of.
-func syntheticKey(i int) (raw [key.Size]byte) {
-	raw[0], raw[1], raw[2], raw[3], raw[31] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24), 0x42
-	return raw
+// forge queues a frame on the newest stream of m.
+func (m *member) forge(frame []byte) error {
+	if len(m.streams) == 0 {
+		return fmt.Errorf("devnet: %q: %w", m.Name, ErrOffline)
+	}
+	select {
+	case m.streams[len(m.streams)-1].forged <- frame:
+		return nil
+	default:
+		return fmt.Errorf("devnet: node %q does not read its map stream", m.Name)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
@@ -12,55 +11,123 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// A member is one node of the tailnet. Its exported fields are stored.
+// A member is one node of the tailnet. Its exported fields are stored. What
+// they point to is never modified: map frames share it.
 type member struct {
 	ID        netmap.NodeID
 	StableID  netmap.StableID
 	Name      string // first label of the DNS name
+	Renamed   bool   // by an administrator: the host name no longer counts
 	User      netmap.UserID
 	Machine   key.MachinePublic
 	Key       key.NodePublic
 	KeyExpiry time.Time // zero: never
-	Disco     key.DiscoPublic
 	Addresses []netip.Prefix
 	Tags      []string
 	Ephemeral bool
 	Approved  bool
 	Created   time.Time
-	LastSeen  time.Time
+	Hostinfo  *control.Hostinfo
+	Routes    []netip.Prefix // that an administrator has approved
+	CapMap    netmap.CapMap  // attributes set by hand
 
-	HomeDERP  int               `json:",omitempty"`
-	Cap       int               `json:",omitempty"`
-	Endpoints []netip.AddrPort  `json:",omitempty"`
-	Hostinfo  *control.Hostinfo `json:",omitempty"`
-	Routes    []netip.Prefix    `json:",omitempty"` // approved ones
+	live        *live          // what peers learn by patch
+	version     uint64         // of the newest change that they learn as a whole Node
+	primary     []netip.Prefix // of Routes: those that lead here now
+	toldExpired bool
+	blocked     bool
+	streams     []*stream // under way, oldest first
+	session     *view     // of the newest stream, to be resumed
+	shown       shown     // the Node that peers get, and of when it is
+}
 
-	version uint64 // grows with each change that peers see
-	stream  *stream
-	forget  *time.Timer // of an ephemeral node that is away
+// A live is the part of a member that changes often. It is immutable.
+type live struct {
+	HomeDERP  int
+	Endpoints []netip.AddrPort
+	Disco     key.DiscoPublic
+	Cap       int
+	Online    bool
+	LastSeen  time.Time // zero while online, and of a node that never was
+}
+
+func (l *live) equal(o *live) bool {
+	return l.HomeDERP == o.HomeDERP && l.Disco == o.Disco && l.Cap == o.Cap && l.Online == o.Online &&
+		l.LastSeen.Equal(o.LastSeen) && slices.Equal(l.Endpoints, o.Endpoints)
+}
+
+// A shown is a Node made of one version of a member.
+type shown struct {
+	version uint64
+	live    *live
+	node    *control.Node
 }
 
 // expired reports whether the node key has expired.
-func (m *member) expired(now time.Time) bool { return !m.KeyExpiry.IsZero() && !now.Before(m.KeyExpiry) }
+func (m *member) expired(now time.Time) bool {
+	return !m.KeyExpiry.IsZero() && !now.Before(m.KeyExpiry)
+}
 
-// node is the member as the map shows it to others, or to itself.
-func (m *member) node(domain string, self bool, now time.Time) *control.Node {
-	online := m.stream != nil
+// setExpiry sets when the node key expires; zero means never.
+func (m *member) setExpiry(at, now time.Time) {
+	m.KeyExpiry = at
+	m.toldExpired = m.expired(now)
+}
+
+// forgetAt is when an ephemeral node that is away is forgotten; zero means
+// never.
+func (m *member) forgetAt(timeout time.Duration) time.Time {
+	if !m.Ephemeral || len(m.streams) > 0 || m.live.LastSeen.IsZero() {
+		return time.Time{}
+	}
+	return m.live.LastSeen.Add(timeout)
+}
+
+// endStreams ends all map streams of a member.
+func (m *member) endStreams() {
+	for _, s := range m.streams {
+		s.cancel()
+	}
+}
+
+// owner is the user that the map shows as the node's.
+func (m *member) owner() netmap.UserID {
+	if len(m.Tags) > 0 {
+		return taggedDevices
+	}
+	return m.User
+}
+
+// forPeers is the member as its peers see it. It is shared by all of them.
+func (m *member) forPeers(domain string) *control.Node {
+	if s := &m.shown; s.node == nil || s.version != m.version || s.live != m.live {
+		m.shown = shown{m.version, m.live, m.node(domain)}
+		m.shown.node.Hostinfo = visible(m.Hostinfo)
+	}
+	return m.shown.node
+}
+
+// forSelf is the member as it sees itself.
+func (m *member) forSelf(domain string, attrs netmap.CapMap) *control.Node {
+	n := m.node(domain)
+	n.Hostinfo, n.CapMap = m.Hostinfo, attrs
+	return n
+}
+
+func (m *member) node(domain string) *control.Node {
+	online := m.live.Online
 	n := &control.Node{
-		ID: m.ID, StableID: m.StableID, Name: m.Name + "." + domain + ".", User: m.User,
-		Key: m.Key, KeyExpiry: m.KeyExpiry, Machine: m.Machine, DiscoKey: m.Disco,
-		Addresses: m.Addresses, AllowedIPs: slices.Concat(m.Addresses, m.Routes), PrimaryRoutes: m.Routes,
-		Endpoints: m.Endpoints, HomeDERP: m.HomeDERP, Created: m.Created, Cap: m.Cap, Tags: m.Tags,
-		MachineAuthorized: m.Approved, Expired: m.expired(now), Online: &online, Hostinfo: m.Hostinfo,
+		ID: m.ID, StableID: m.StableID, Name: m.Name + "." + domain + ".", User: m.owner(),
+		Key: m.Key, KeyExpiry: m.KeyExpiry, Machine: m.Machine, DiscoKey: m.live.Disco,
+		Addresses: m.Addresses, AllowedIPs: slices.Concat(m.Addresses, m.primary), PrimaryRoutes: subnets(m.primary),
+		Endpoints: m.live.Endpoints, HomeDERP: m.live.HomeDERP, Created: m.Created, Cap: m.live.Cap, Tags: m.Tags,
+		MachineAuthorized: m.Approved, Expired: m.toldExpired, Online: &online,
 	}
-	if m.HomeDERP != 0 {
-		n.DERP = fmt.Sprintf("127.3.3.40:%d", m.HomeDERP) // what older clients read
+	if m.live.HomeDERP != 0 {
+		n.DERP = fmt.Sprintf("127.3.3.40:%d", m.live.HomeDERP) // what clients below capability version 111 read
 	}
-	if !self {
-		n.Hostinfo = visible(m.Hostinfo)
-		if !online && !m.LastSeen.IsZero() {
-			n.LastSeen = &m.LastSeen
-		}
+	if !m.live.LastSeen.IsZero() {
+		n.LastSeen = &m.live.LastSeen
 	}
 	return n
 }
@@ -70,59 +137,15 @@ func visible(h *control.Hostinfo) *control.Hostinfo {
 	if h == nil {
 		return nil
 	}
-	return &control.Hostinfo{OS: h.OS, Hostname: h.Hostname, Services: h.Services, ShareeNode: h.ShareeNode}
+	return &control.Hostinfo{OS: h.OS, Hostname: h.Hostname, Services: h.Services, ShareeNode: h.ShareeNode, Location: h.Location}
 }
 
-// firstIPv4 and firstIPv6 are where addresses are given from; the first
-// of each is left out.
-var (
-	firstIPv4 = netip.MustParseAddr("100.64.0.0")
-	prefixV4  = netip.MustParsePrefix("100.64.0.0/10")
-	prefixV6  = netip.MustParsePrefix("fd7a:115c:a1e0::/48")
-	reserved  = []netip.Prefix{
-		netip.MustParsePrefix("100.100.100.0/24"), // service addresses
-		netip.MustParsePrefix("100.115.92.0/23"),  // taken by ChromeOS
-	}
-)
-
-// addressesFor returns the addresses of the n-th node: one of each family that
-// show the same number.
-func addressesFor(n uint32) ([]netip.Prefix, error) {
-	b := firstIPv4.As4()
-	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	v += n
-	four := netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-	if !prefixV4.Contains(four) {
-		return nil, fmt.Errorf("devnet: no address is left after %d nodes", n)
-	}
-	six := prefixV6.Addr().As16()
-	six[12], six[13], six[14], six[15] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
-	return []netip.Prefix{netip.PrefixFrom(four, 32), netip.PrefixFrom(netip.AddrFrom16(six), 128)}, nil
-}
-
-// usable reports whether addresses that addressesFor gave may be used.
-func usable(addrs []netip.Prefix) bool {
-	a := addrs[0].Addr()
-	last := a.As4()[3]
-	return last != 0 && last != 255 && !slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// cleanName makes a DNS label of a host name: lower case letters, digits and
-// hyphens.
-func cleanName(hostname string) string {
-	label, _, _ := strings.Cut(strings.ToLower(hostname), ".")
-	label = strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
-			return r
-		case r == '_' || r == ' ':
-			return '-'
+// subnets returns the routes without those of an exit node.
+func subnets(routes []netip.Prefix) (some []netip.Prefix) {
+	for _, r := range routes {
+		if r.Bits() > 0 {
+			some = append(some, r)
 		}
-		return -1
-	}, label)
-	label = strings.Trim(label[:min(len(label), 63)], "-")
-	if label == "" {
-		return "node"
 	}
-	return label
+	return some
 }

@@ -6,13 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/tailscale/hujson"
-
-	"github.com/seed94491740/tsnode/netmap"
-	"github.com/seed94491740/tsnode/packet"
 )
 
 // allowAll is the policy of an empty Config.Policy.
@@ -20,42 +16,69 @@ const allowAll = `{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}
 
 // A policy is a parsed policy file. It is immutable.
 type policy struct {
-	groups map[string][]string // "group:NAME" to login names
-	hosts  map[string]netip.Prefix
-	rules  []rule
+	groups    map[string][]string // "group:NAME" to login names
+	hosts     map[string]netip.Prefix
+	tagOwners map[string][]selector // nil: everybody may ask for every tag
+	rules     []rule
+	attrs     []nodeAttr
+	routes    map[netip.Prefix][]selector // whose offers of the route need no approval
+	exitNodes []selector                  // whose offers of a default route need none
 }
 
-// A rule permits flows, or grants capabilities, from sources to destinations.
+// A rule permits flows, or grants capabilities, from sources to targets.
 type rule struct {
-	src  []string
+	src  []selector
 	dst  []target
 	caps map[string][]json.RawMessage
 }
 
 // A target is what a rule permits to reach.
 type target struct {
-	who    string
-	protos []int // IP protocols; none: the usual ones
-	ports  []netmap.PortRange
+	who   selector
+	flows []flow // none: capabilities only
 }
 
-// A policyFile is the file as written (HuJSON). Sections that have no meaning
-// here are read over, so that a policy of a real tailnet can be tried.
+// A nodeAttr gives attributes to nodes (control.md section 9.4).
+type nodeAttr struct {
+	target []selector
+	attrs  map[string][]json.RawMessage
+}
+
+// A policyFile is the file as written. Sections that mean nothing here are read
+// over, so that the policy of a real tailnet can be tried; a condition that
+// would be lost is an error.
 type policyFile struct {
-	Groups map[string][]string `json:"groups"`
-	Hosts  map[string]string   `json:"hosts"`
-	ACLs   []struct {
-		Action string   `json:"action"`
-		Proto  string   `json:"proto"`
-		Src    []string `json:"src"`
-		Dst    []string `json:"dst"`
-	} `json:"acls"`
-	Grants []struct {
-		Src []string                     `json:"src"`
-		Dst []string                     `json:"dst"`
-		IP  []string                     `json:"ip"`
-		App map[string][]json.RawMessage `json:"app"`
-	} `json:"grants"`
+	Groups    map[string][]string `json:"groups"`
+	Hosts     map[string]string   `json:"hosts"`
+	TagOwners map[string][]string `json:"tagOwners"`
+	ACLs      []aclEntry          `json:"acls"`
+	Grants    []grantEntry        `json:"grants"`
+	NodeAttrs []struct {
+		Target []string                     `json:"target"`
+		Attr   []string                     `json:"attr"`
+		App    map[string][]json.RawMessage `json:"app"`
+	} `json:"nodeAttrs"`
+	AutoApprovers struct {
+		Routes   map[string][]string `json:"routes"`
+		ExitNode []string            `json:"exitNode"`
+	} `json:"autoApprovers"`
+}
+
+type aclEntry struct {
+	Action     string   `json:"action"`
+	Proto      string   `json:"proto"`
+	Src        []string `json:"src"`
+	Dst        []string `json:"dst"`
+	SrcPosture []string `json:"srcPosture"`
+}
+
+type grantEntry struct {
+	Src        []string                     `json:"src"`
+	Dst        []string                     `json:"dst"`
+	IP         []string                     `json:"ip"`
+	App        map[string][]json.RawMessage `json:"app"`
+	Via        []string                     `json:"via"`
+	SrcPosture []string                     `json:"srcPosture"`
 }
 
 // parsePolicy reads a policy file; its errors name the entry.
@@ -63,7 +86,7 @@ func parsePolicy(text []byte) (*policy, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		text = []byte(allowAll)
 	}
-	plain, err := hujson.Standardize(text)
+	plain, err := hujson.Standardize(bytes.Clone(text))
 	if err != nil {
 		return nil, fmt.Errorf("devnet: policy: %w", err)
 	}
@@ -72,176 +95,145 @@ func parsePolicy(text []byte) (*policy, error) {
 		return nil, fmt.Errorf("devnet: policy: %w", err)
 	}
 	p := &policy{groups: f.Groups, hosts: make(map[string]netip.Prefix)}
-	for name, text := range f.Hosts {
-		if p.hosts[name], err = parsePrefix(text); err != nil {
-			return nil, fmt.Errorf("devnet: policy: host %q: %w", name, err)
-		}
-	}
-	for i, a := range f.ACLs {
-		if err := p.addACL(a.Action, a.Proto, a.Src, a.Dst); err != nil {
-			return nil, fmt.Errorf("devnet: policy: acls[%d]: %w", i, err)
-		}
-	}
-	for i, g := range f.Grants {
-		if err := p.addGrant(g.Src, g.Dst, g.IP, g.App); err != nil {
-			return nil, fmt.Errorf("devnet: policy: grants[%d]: %w", i, err)
-		}
+	if err := p.add(&f); err != nil {
+		return nil, fmt.Errorf("devnet: policy: %w", err)
 	}
 	return p, nil
 }
 
-func (p *policy) addACL(action, proto string, src, dst []string) error {
-	if action != "accept" {
-		return fmt.Errorf("action %q: want accept", action)
+// add takes the sections in the order in which they need each other.
+func (p *policy) add(f *policyFile) (err error) {
+	for name, users := range f.Groups {
+		if err := checkGroup(name, users); err != nil {
+			return fmt.Errorf("groups[%q]: %w", name, err)
+		}
 	}
-	protos, err := parseProto(proto)
+	for name, text := range f.Hosts {
+		if p.hosts[name], err = parsePrefix(text); err != nil {
+			return fmt.Errorf("hosts[%q]: %w", name, err)
+		}
+	}
+	if f.TagOwners != nil {
+		p.tagOwners = make(map[string][]selector)
+	}
+	for tag, owners := range f.TagOwners {
+		if err := checkTag(tag); err != nil {
+			return fmt.Errorf("tagOwners: %w", err)
+		}
+		if p.tagOwners[tag], err = p.selectors(owners, asSource); err != nil {
+			return fmt.Errorf("tagOwners[%q]: %w", tag, err)
+		}
+	}
+	for i := range f.ACLs {
+		if err := p.addACL(&f.ACLs[i]); err != nil {
+			return fmt.Errorf("acls[%d]: %w", i, err)
+		}
+	}
+	for i := range f.Grants {
+		if err := p.addGrant(&f.Grants[i]); err != nil {
+			return fmt.Errorf("grants[%d]: %w", i, err)
+		}
+	}
+	return p.addRest(f)
+}
+
+func (p *policy) addRest(f *policyFile) (err error) {
+	for i, a := range f.NodeAttrs {
+		n := nodeAttr{attrs: make(map[string][]json.RawMessage)}
+		if n.target, err = p.selectors(a.Target, asSource); err != nil {
+			return fmt.Errorf("nodeAttrs[%d]: target %w", i, err)
+		}
+		for _, name := range a.Attr {
+			n.attrs[name] = []json.RawMessage{}
+		}
+		for name, values := range a.App {
+			n.attrs[name] = values
+		}
+		p.attrs = append(p.attrs, n)
+	}
+	p.routes = make(map[netip.Prefix][]selector)
+	for text, who := range f.AutoApprovers.Routes {
+		pfx, err := parsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("autoApprovers.routes: %w", err)
+		}
+		if p.routes[pfx], err = p.selectors(who, asSource); err != nil {
+			return fmt.Errorf("autoApprovers.routes[%q]: %w", text, err)
+		}
+	}
+	if p.exitNodes, err = p.selectors(f.AutoApprovers.ExitNode, asSource); err != nil {
+		return fmt.Errorf("autoApprovers.exitNode: %w", err)
+	}
+	return nil
+}
+
+// addACL reads an entry of "acls": destinations are WHO:PORTS.
+func (p *policy) addACL(a *aclEntry) (err error) {
+	switch {
+	case a.Action != "accept":
+		return fmt.Errorf("action %q: want accept", a.Action)
+	case len(a.SrcPosture) > 0:
+		return errPosture
+	}
+	protos, err := parseProto(a.Proto)
 	if err != nil {
 		return err
 	}
-	r := rule{src: src}
-	for _, d := range dst {
+	var r rule
+	if r.src, err = p.selectors(a.Src, asSource); err != nil {
+		return fmt.Errorf("src %w", err)
+	}
+	for _, d := range a.Dst {
 		i := strings.LastIndexByte(d, ':')
 		if i < 0 {
-			return fmt.Errorf("destination %q: want WHO:PORTS", d)
+			return fmt.Errorf("dst %q: want WHO:PORTS", d)
+		}
+		who, err := p.selector(strings.Trim(d[:i], "[]"), asDestination)
+		if err != nil {
+			return fmt.Errorf("dst %w", err)
 		}
 		ports, err := parsePorts(d[i+1:])
 		if err != nil {
-			return fmt.Errorf("destination %q: %w", d, err)
+			return fmt.Errorf("dst %q: %w", d, err)
 		}
-		r.dst = append(r.dst, target{who: strings.Trim(d[:i], "[]"), protos: protos, ports: ports})
-	}
-	return p.add(r)
-}
-
-func (p *policy) addGrant(src, dst, ip []string, app map[string][]json.RawMessage) error {
-	r := rule{src: src, caps: app}
-	for _, d := range dst {
-		if len(ip) == 0 {
-			r.dst = append(r.dst, target{who: d})
-		}
-		for _, spec := range ip {
-			t, err := parseIPSpec(spec)
-			if err != nil {
-				return err
-			}
-			t.who = d
-			r.dst = append(r.dst, t)
-		}
-	}
-	return p.add(r)
-}
-
-// add checks the selectors of a rule and keeps it.
-func (p *policy) add(r rule) error {
-	for _, s := range r.src {
-		if err := p.checkSelector(s); err != nil {
-			return fmt.Errorf("source %q: %w", s, err)
-		}
-	}
-	for _, d := range r.dst {
-		if err := p.checkSelector(d.who); err != nil {
-			return fmt.Errorf("destination %q: %w", d.who, err)
-		}
+		r.dst = append(r.dst, target{who, []flow{{protos, ports}}})
 	}
 	p.rules = append(p.rules, r)
 	return nil
 }
 
-// checkSelector refuses what could never match, which is most often a mistake.
-func (p *policy) checkSelector(s string) error {
+// addGrant reads an entry of "grants": destinations, and apart from them what
+// is granted there.
+func (p *policy) addGrant(g *grantEntry) (err error) {
 	switch {
-	case s == "*", strings.HasPrefix(s, "tag:"), strings.Contains(s, "@"):
-		return nil
-	case strings.HasPrefix(s, "autogroup:"):
-		switch s {
-		case "autogroup:self", "autogroup:member", "autogroup:tagged", "autogroup:internet":
-			return nil
+	case len(g.SrcPosture) > 0:
+		return errPosture
+	case len(g.Via) > 0:
+		return errors.New("via is not supported here")
+	case len(g.IP) == 0 && len(g.App) == 0:
+		return errors.New("nothing is granted: want ip or app")
+	}
+	r := rule{caps: g.App}
+	if r.src, err = p.selectors(g.Src, asSource); err != nil {
+		return fmt.Errorf("src %w", err)
+	}
+	var flows []flow
+	for _, spec := range g.IP {
+		f, err := parseFlow(spec)
+		if err != nil {
+			return fmt.Errorf("ip %w", err)
 		}
-		return errors.New("this autogroup is not known here")
-	case strings.HasPrefix(s, "group:"):
-		if _, ok := p.groups[s]; !ok {
-			return errors.New("this group is not defined")
-		}
-		return nil
+		flows = append(flows, f)
 	}
-	if _, ok := p.hosts[s]; ok {
-		return nil
+	dst, err := p.selectors(g.Dst, asDestination)
+	if err != nil {
+		return fmt.Errorf("dst %w", err)
 	}
-	if _, err := parsePrefix(s); err != nil {
-		return errors.New("want *, tag:NAME, group:NAME, USER@, autogroup:NAME, a host's name, an address or a prefix")
+	for _, who := range dst {
+		r.dst = append(r.dst, target{who, flows})
 	}
+	p.rules = append(p.rules, r)
 	return nil
 }
 
-func parsePrefix(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked(), err
-}
-
-var protoNames = map[string]packet.Proto{
-	"icmp": packet.ICMPv4, "igmp": packet.IGMP, "tcp": packet.TCP, "udp": packet.UDP, "ipv6-icmp": packet.ICMPv6,
-	"gre": packet.GRE, "sctp": packet.SCTP, "dccp": packet.DCCP,
-}
-
-// parseProto reads the name or number of an IP protocol; nil means the usual
-// ones: TCP, UDP and ICMP.
-func parseProto(s string) ([]int, error) {
-	if s == "" || s == "*" {
-		return nil, nil
-	}
-	if p, ok := protoNames[s]; ok {
-		if p == packet.ICMPv4 {
-			return []int{int(packet.ICMPv4), int(packet.ICMPv6)}, nil
-		}
-		return []int{int(p)}, nil
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil || n == 0 || n == 255 {
-		return nil, fmt.Errorf("protocol %q: want a name such as tcp, or a number from 1 to 254", s)
-	}
-	return []int{int(n)}, nil
-}
-
-var anyPort = netmap.PortRange{First: 0, Last: 65535}
-
-// parsePorts reads "*", or ports and ranges with commas.
-func parsePorts(s string) (ranges []netmap.PortRange, err error) {
-	if s == "*" {
-		return []netmap.PortRange{anyPort}, nil
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		a, errA := strconv.ParseUint(first, 10, 16)
-		b, errB := strconv.ParseUint(last, 10, 16)
-		if errA != nil || errB != nil || a > b {
-			return nil, fmt.Errorf("ports %q: want *, a port, or a range as 8000-8010", part)
-		}
-		ranges = append(ranges, netmap.PortRange{First: uint16(a), Last: uint16(b)})
-	}
-	return ranges, nil
-}
-
-// parseIPSpec reads a grant's "*", "tcp", "443" or "tcp:443,8000-8010".
-func parseIPSpec(s string) (t target, err error) {
-	proto, ports, both := strings.Cut(s, ":")
-	switch {
-	case s == "*":
-		proto, ports = "", "*"
-	case both:
-	case proto != "" && proto[0] >= '0' && proto[0] <= '9':
-		proto, ports = "", s
-	default:
-		ports = "*"
-	}
-	if t.protos, err = parseProto(proto); err != nil {
-		return t, err
-	}
-	t.ports, err = parsePorts(ports)
-	return t, err
-}
+var errPosture = errors.New("srcPosture is not supported here: nothing checks the posture of devices")

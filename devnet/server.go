@@ -2,259 +2,221 @@ package devnet
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
 
+// Limits of the HTTP servers.
 const (
-	headerTimeout = 10 * time.Second // of any HTTP request
-	maxBody       = 1 << 20          // bytes of a request's body
-	bindTimeout   = 5 * time.Second  // to get the same port again after a restart
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 16 << 10
+	maxBody        = 1 << 20 // bytes of a request's body (control.md section 6)
+	maxConns       = 4096    // Noise connections
 )
 
-// A controlServer is the HTTP side of the control server.
+// A controlServer is the HTTP side of the control server. Tests stop and start
+// it.
 type controlServer struct {
-	net  *Net
-	log  *slog.Logger
-	addr string // host:port; stays the same over restarts
-
-	mu       sync.Mutex
-	listener net.Listener
-	outer    *http.Server // key, upgrade and login pages
-	inner    *http.Server // HTTP/2 inside Noise connections
-	up       bool
-	wg       sync.WaitGroup
+	service
+	net     *Net
+	private key.MachinePrivate
+	network host.Network
+	tls     *tls.Config    // nil: plain http
+	addr    netip.AddrPort // stays the same over restarts
 }
 
-func newControlServer(ctx context.Context, n *Net) (*controlServer, error) {
-	s := &controlServer{net: n, log: n.log}
-	if err := s.open(ctx, n.cfg.Listen); err != nil {
-		return nil, fmt.Errorf("devnet: %w", err)
+func newControlServer(n *Net, private key.MachinePrivate) (*controlServer, error) {
+	s := &controlServer{net: n, private: private, network: n.cfg.Network}
+	s.service.open = s.open
+	if !n.cfg.TLS {
+		return s, nil
 	}
-	s.addr = s.listener.Addr().String()
+	hosts, err := hostsOf(n.cfg.Network, netip.IPv4Unspecified())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := relay.SelfSigned(append(hosts, "localhost")...)
+	if err != nil {
+		return nil, err
+	}
+	s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 	return s, nil
 }
 
-// serve runs until ctx ends.
-func (s *controlServer) serve(ctx context.Context) {
-	<-ctx.Done()
-	s.shut()
+// url returns the server's URL at one of its addresses.
+func (s *controlServer) url(at netip.Addr) string {
+	scheme := "http"
+	if s.tls != nil {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%v", scheme, netip.AddrPortFrom(at, s.addr.Port()))
+}
+
+// host returns the address for nodes of this machine.
+func (s *controlServer) host() netip.Addr {
+	if a := s.addr.Addr(); !a.IsUnspecified() {
+		return a
+	}
+	return loopback
+}
+
+func (s *controlServer) roots() *x509.CertPool {
+	if s.tls == nil {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if cert, err := x509.ParseCertificate(s.tls.Certificates[0].Certificate[0]); err == nil {
+		pool.AddCert(cert)
+	}
+	return pool
 }
 
 // open listens and serves.
-func (s *controlServer) open(ctx context.Context, addr string) error {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
+func (s *controlServer) open(ctx context.Context) (stop func(), err error) {
+	addr := s.net.cfg.Listen
+	if s.addr.IsValid() {
+		addr = s.addr.String()
+	}
+	ln, err := s.network.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("control server: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	quiet := log.New(io.Discard, "", 0)
-	s.listener = ln
-	s.outer = &http.Server{Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ErrorLog: quiet}
-	s.inner = &http.Server{
-		Handler: s.noiseHandler(), ReadHeaderTimeout: headerTimeout, ErrorLog: quiet, Protocols: new(http.Protocols),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, machineKey{}, c.(*oneConn).AcceptedConn)
-		},
+	if !s.addr.IsValid() {
+		if s.addr, err = netip.ParseAddrPort(ln.Addr().String()); err != nil {
+			ln.Close()
+			return nil, fmt.Errorf("control server: listener: %w", err)
+		}
 	}
-	s.inner.Protocols.SetUnencryptedHTTP2(true)
-	s.up = true
-	outer := s.outer
-	s.wg.Go(func() { outer.Serve(ln) })
-	return nil
+	if s.tls != nil {
+		ln = tls.NewListener(ln, s.tls)
+	}
+	return newControlRun(s).start(ln), nil
 }
 
-// shut closes the listener and every connection and waits for their handlers.
-func (s *controlServer) shut() {
-	s.mu.Lock()
-	if !s.up {
-		s.mu.Unlock()
-		return
-	}
-	s.up = false
-	outer, inner := s.outer, s.inner
-	s.mu.Unlock()
-	outer.Close()
-	inner.Close()
-	s.net.endStreams()
-	s.wg.Wait()
+// A controlRun is the control server from one start to its stop.
+type controlRun struct {
+	net     *Net
+	private key.MachinePrivate
+	outer   *http.Server // key, upgrade and login pages
+	inner   *http.Server // HTTP/2 inside Noise connections
+	conns   *acceptedConns
+	busy    sync.RWMutex // held for reading by every request; whoever locks it waits for them
+	ctx     context.Context
+	cancel  context.CancelFunc
 }
 
-func (s *controlServer) handler() http.Handler {
+func newControlRun(s *controlServer) *controlRun {
+	r := &controlRun{net: s.net, private: s.private, conns: newAcceptedConns(maxConns)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	quiet := log.New(io.Discard, "", 0) // a client that breaks off is no news
+	base := func(net.Listener) context.Context { return r.ctx }
+	r.outer = &http.Server{
+		Handler: r.counted(r.outside()), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: quiet, BaseContext: base,
+	}
+	r.inner = &http.Server{
+		Handler: r.counted(r.inside()), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: quiet, BaseContext: base, ConnContext: withConn, Protocols: new(http.Protocols),
+	}
+	r.inner.Protocols.SetUnencryptedHTTP2(true)
+	return r
+}
+
+// start serves ln until stop, which waits for every request.
+func (r *controlRun) start(ln net.Listener) (stop func()) {
+	var serving sync.WaitGroup
+	serving.Go(func() { r.outer.Serve(ln) })
+	serving.Go(func() { r.inner.Serve(r.conns) })
+	return func() {
+		r.cancel()
+		r.outer.Close()
+		r.inner.Close()
+		r.conns.Close()
+		serving.Wait()
+		r.busy.Lock() // for good: later requests are refused
+	}
+}
+
+// counted lets stop wait for the requests under way.
+func (r *controlRun) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if !r.busy.TryRLock() {
+			http.Error(w, "shutting down", http.StatusServiceUnavailable)
+			return
+		}
+		defer r.busy.RUnlock()
+		h.ServeHTTP(w, req)
+	})
+}
+
+// outside answers what comes without Noise.
+func (r *controlRun) outside() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+control.PathKey, s.serveKey)
-	mux.HandleFunc("POST "+control.PathUpgrade, s.serveUpgrade)
-	mux.HandleFunc("GET /login/{token}", s.serveLogin)
-	mux.HandleFunc("POST /login/{token}", s.serveLogin)
-	return mux
+	mux.HandleFunc("GET "+control.PathKey, r.serveKey)
+	mux.HandleFunc("POST "+control.PathUpgrade, r.serveUpgrade)
+	mux.HandleFunc("GET "+loginPath+"{token}", r.net.serveLogin)
+	mux.HandleFunc("POST "+loginPath+"{token}", r.net.serveLogin)
+	mux.HandleFunc(pathAnswer, r.net.serveAnswer)
+	return r.net.failing(mux)
 }
+
+// Versions of the protocol that Headscale sets apart (control.md sections 2 and
+// 11).
+const (
+	headscaleMinimum = 113 // of clients
+	noiseMinimum     = 39  // of clients that are told the Noise key
+)
 
 // serveKey tells the server's key (control.md section 2).
-func (s *controlServer) serveKey(w http.ResponseWriter, r *http.Request) {
-	if s.net.cfg.Headscale && r.FormValue("v") == "" {
-		http.Error(w, "capability version must be set", http.StatusBadRequest)
-		return
+func (r *controlRun) serveKey(w http.ResponseWriter, req *http.Request) {
+	if r.net.cfg.Headscale {
+		var v int
+		if _, err := fmt.Sscanf(req.FormValue("v"), "%d", &v); err != nil {
+			http.Error(w, "capability version must be set", http.StatusBadRequest)
+			return
+		}
+		if v < noiseMinimum {
+			return
+		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(struct {
-		Legacy key.MachinePublic `json:"legacyPublicKey"`
-		Public key.MachinePublic `json:"publicKey"`
-	}{Public: s.net.publicKey()})
+	writeJSON(w, control.KeyResponse{PublicKey: r.private.Public()})
 }
 
-// serveUpgrade takes a connection over and serves HTTP/2 in it.
-func (s *controlServer) serveUpgrade(w http.ResponseWriter, r *http.Request) {
-	c, err := control.Accept(w, r, s.net.private)
+// serveUpgrade takes a connection over and has HTTP/2 served in it.
+func (r *controlRun) serveUpgrade(w http.ResponseWriter, req *http.Request) {
+	if !r.conns.reserve() {
+		http.Error(w, "too many connections", http.StatusServiceUnavailable)
+		return
+	}
+	c, err := control.Accept(w, req, r.private)
 	if err != nil {
-		s.log.Debug("devnet refuses a connection", "from", r.RemoteAddr, "err", err)
+		r.conns.release()
+		r.net.log.Debug("devnet refuses a connection", "from", req.RemoteAddr, "err", err)
 		return
 	}
-	if err := control.WriteEarlyPayload(c, control.EarlyPayload{NodeKeyChallenge: key.NewChallenge().Public()}); err != nil {
-		c.Close()
+	conn := &acceptedConn{AcceptedConn: c, closed: r.conns.release}
+	if r.net.cfg.Headscale && c.Version < headscaleMinimum {
+		conn.Close() // what such a client sees is the end of the connection
 		return
 	}
-	s.mu.Lock()
-	inner, up := s.inner, s.up
-	s.mu.Unlock()
-	if !up {
-		c.Close()
+	early := control.EarlyPayload{NodeKeyChallenge: key.NewChallenge().Public()}
+	if err := control.WriteEarlyPayload(c, early); err != nil {
+		conn.Close()
 		return
 	}
-	ln := newOneListener(c)
-	inner.Serve(ln) // until the connection is closed
-}
-
-// machineKey is the context key of a request's connection.
-type machineKey struct{}
-
-// machineOf returns the machine that has proven itself on the request's
-// connection.
-func machineOf(r *http.Request) key.MachinePublic {
-	return r.Context().Value(machineKey{}).(*control.AcceptedConn).Machine
-}
-
-// A oneListener returns one connection, then waits until that is closed.
-type oneListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	addr   net.Addr
-}
-
-// A oneConn is the connection of a oneListener.
-type oneConn struct {
-	*control.AcceptedConn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func newOneListener(c *control.AcceptedConn) *oneListener {
-	closed := make(chan struct{})
-	l := &oneListener{conns: make(chan net.Conn, 1), closed: closed, addr: c.LocalAddr()}
-	l.conns <- &oneConn{AcceptedConn: c, closed: closed}
-	return l
-}
-
-// Accept implements net.Listener.
-func (l *oneListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	default:
-	}
-	<-l.closed
-	return nil, net.ErrClosed
-}
-
-// Close implements net.Listener; the connection is closed by its server.
-func (l *oneListener) Close() error { return nil }
-
-// Addr implements net.Listener.
-func (l *oneListener) Addr() net.Addr { return l.addr }
-
-// Close implements net.Conn.
-func (c *oneConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return c.AcceptedConn.Close()
-}
-
-func (s *controlServer) noiseHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+control.PathRegister, s.serveRegister)
-	mux.HandleFunc("POST "+control.PathMap, s.serveMap)
-	return mux
-}
-
-// decode reads a JSON body, or answers with an error.
-func decode(w http.ResponseWriter, r *http.Request, into any) bool {
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(into)
-	if err != nil {
-		http.Error(w, "bad request: "+err.Error(), http.StatusBadRequest)
-	}
-	return err == nil
-}
-
-func (s *controlServer) serveRegister(w http.ResponseWriter, r *http.Request) {
-	var req control.RegisterRequest
-	if !decode(w, r, &req) {
-		return
-	}
-	resp, err := s.net.register(r.Context(), machineOf(r), &req, s.net.URL())
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(resp)
-}
-
-func (s *controlServer) serveMap(w http.ResponseWriter, r *http.Request) {
-	var req control.MapRequest
-	if !decode(w, r, &req) {
-		return
-	}
-	err := s.net.serveMap(r.Context(), w, machineOf(r), &req)
-	switch {
-	case errors.Is(err, errUnknownNode):
-		code := http.StatusNotFound
-		http.Error(w, err.Error(), code)
-	case err != nil && r.Context().Err() == nil:
-		s.log.Debug("map stream has ended", "err", err)
-	}
-}
-
-// publicKey returns the server's key.
-func (n *Net) publicKey() key.MachinePublic {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.private.Public()
-}
-
-// StopControl closes the control server and all its connections. Nodes go on
-// with the netmap they have.
-func (n *Net) StopControl() { n.control.shut() }
-
-// StartControl starts it again, at the same address.
-func (n *Net) StartControl() error {
-	ctx, cancel := context.WithTimeout(context.Background(), bindTimeout)
-	defer cancel()
-	n.mu.Lock()
-	closed := n.closed
-	n.mu.Unlock()
-	if closed {
-		return errClosed
-	}
-	return n.control.open(ctx, n.control.addr)
+	r.conns.hand(conn)
 }

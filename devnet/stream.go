@@ -2,9 +2,7 @@ package devnet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -16,117 +14,175 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// prefix is short for what addresses are made of.
-type prefix = netip.Prefix
+const (
+	// keepAliveEvery is how often a quiet stream shows a sign of life (control.md
+	// section 8.3).
+	keepAliveEvery = 55 * time.Second
 
-// keepAliveEvery is how often a quiet stream shows a sign of life (control.md
-// section 8.3).
-const keepAliveEvery = 55 * time.Second
+	// writeTimeout is how long a node may take to accept a frame.
+	writeTimeout = 30 * time.Second
 
-var errUnknownNode = errors.New("node not found")
+	// maxStreams is how many streams of one node Headscale serves side by side.
+	// The hosted service serves one.
+	maxStreams = 4
+
+	// maxForged is how many frames of tests wait for one stream.
+	maxForged = 16
+)
+
+var (
+	// errUnknownNode is the answer to a node key that belongs to nobody, or to
+	// another machine (CTL-44).
+	errUnknownNode = errors.New("node not found")
+
+	// errReplaced ends a stream: a newer one of the same node has come, or the
+	// node was removed.
+	errReplaced = errors.New("stream is over")
+)
 
 // A stream is one map poll.
 type stream struct {
+	net    *Net
+	id     netmap.NodeID
 	cancel context.CancelFunc
-	raw    chan []byte // frames a test has sent; holds a few
+	forged chan []byte // frames of tests
+	view   *view
 }
 
-// serveMap answers a map request: a lite update or the stream (control.md
-// section 8).
-func (n *Net) serveMap(ctx context.Context, w http.ResponseWriter, machine key.MachinePublic, req *control.MapRequest) error {
-	n.mu.Lock()
-	m := n.byKey(req.NodeKey)
-	if m == nil || m.Machine != machine {
-		n.mu.Unlock()
-		return errUnknownNode
-	}
-	if !req.Stream || n.cfg.Headscale {
-		n.update(m, req)
-	}
-	n.mu.Unlock()
-	if !req.Stream && req.OmitPeers {
-		w.WriteHeader(http.StatusOK)
-		return nil
-	}
+// serveMap answers a map request: a lite update, a single map or the stream
+// (control.md section 8). An error comes before anything was written.
+func (n *Net) serveMap(w http.ResponseWriter, r *http.Request, machine key.MachinePublic, req *control.MapRequest) error {
+	s := &stream{net: n, forged: make(chan []byte, maxForged)}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	s.cancel = cancel
 	fw, err := control.NewFrameWriter(w, req.Compress)
 	if err != nil {
 		return err
 	}
-	v := &view{net: n, id: m.ID, writer: fw, flush: http.NewResponseController(w)}
-	if !req.Stream {
-		_, err := v.send(ctx)
-		return err
+	closed := n.do(func(t *tailnet, now time.Time) {
+		err = t.beginMap(s, machine, req, localAddr(r), now)
+	})
+	switch {
+	case closed != nil || err != nil:
+		return errors.Join(closed, err)
+	case s.view == nil: // nothing is to be told
+		w.WriteHeader(http.StatusOK)
+		return nil
+	case req.Stream:
+		defer n.do(func(t *tailnet, now time.Time) { t.endMap(s, now) })
 	}
-	return v.stream(ctx, m, req)
+	out := &frames{w: fw, control: http.NewResponseController(w)}
+	err = s.serve(ctx, out, req.Stream)
+	n.log.Debug("devnet: map stream has ended", "node", s.id, "err", err)
+	return nil
 }
 
-// update takes what a node reports; n.mu is held.
-func (n *Net) update(m *member, req *control.MapRequest) {
-	home := m.HomeDERP
-	if req.Hostinfo != nil && req.Hostinfo.NetInfo != nil && req.Hostinfo.NetInfo.PreferredDERP != 0 {
-		home = req.Hostinfo.NetInfo.PreferredDERP
+// beginMap takes the report that a request is and makes the view of a stream.
+func (t *tailnet) beginMap(s *stream, machine key.MachinePublic, req *control.MapRequest, at netip.Addr, now time.Time) error {
+	m := t.byKey(req.NodeKey)
+	if m == nil || m.Machine != machine {
+		return errUnknownNode
 	}
-	same := m.HomeDERP == home && m.Disco == req.DiscoKey && m.Cap == req.Version && slices.Equal(m.Endpoints, req.Endpoints) && sameHostinfo(m.Hostinfo, req.Hostinfo)
-	if same {
+	if m.blocked {
+		return errBlocked
+	}
+	if !req.Stream || t.cfg.Headscale {
+		t.report(m, req)
+	}
+	s.id = m.ID
+	switch {
+	case !req.Stream && (req.OmitPeers || t.cfg.Headscale):
+		return nil
+	case !req.Stream:
+		s.view = newView(t, m.ID, at)
+		s.view.handle = "" // there is nothing to resume
+		return nil
+	}
+	t.attach(m, s, req, at)
+	return nil
+}
+
+// attach makes s a stream of m. Older ones end (control.md section 8.1).
+func (t *tailnet) attach(m *member, s *stream, req *control.MapRequest, at netip.Addr) {
+	limit := 1
+	if t.cfg.Headscale {
+		limit = maxStreams
+	}
+	for len(m.streams) >= limit {
+		m.streams[0].cancel()
+		m.streams = slices.Delete(m.streams, 0, 1)
+	}
+	m.streams = append(m.streams, s)
+	if m.session.resumes(req) {
+		s.view = m.session
+	} else {
+		s.view = newView(t, m.ID, at)
+	}
+	s.view.greet = true
+	m.session = s.view
+	l := *m.live
+	l.Online, l.LastSeen, l.Cap = true, time.Time{}, req.Version
+	t.setPresence(m, l)
+}
+
+// endMap notes that a stream is over, and whether the node has gone with it.
+func (t *tailnet) endMap(s *stream, now time.Time) {
+	m := t.members[s.id]
+	if m == nil {
 		return
 	}
-	m.HomeDERP, m.Disco, m.Cap, m.Endpoints = home, req.DiscoKey, req.Version, req.Endpoints
-	if req.Hostinfo != nil {
-		m.Hostinfo = req.Hostinfo
+	m.streams = slices.DeleteFunc(m.streams, func(o *stream) bool { return o == s })
+	if len(m.streams) > 0 || !m.live.Online {
+		return
 	}
-	n.touch(m)
+	l := *m.live
+	l.Online, l.LastSeen = false, now.UTC()
+	t.setPresence(m, l)
 }
 
-// sameHostinfo compares what others can see of a Hostinfo; b may be nil.
-func sameHostinfo(a, b *control.Hostinfo) bool {
-	if b == nil {
-		return true
+// setPresence is setLive for a member that comes or goes: others may take its
+// routes over.
+func (t *tailnet) setPresence(m *member, l live) {
+	if m.live.Online != l.Online && len(m.offered()) > 0 {
+		t.access = nil
 	}
-	x, errA := json.Marshal(a)
-	y, errB := json.Marshal(b)
-	return errA == nil && errB == nil && string(x) == string(y)
+	t.setLive(m, l)
 }
 
-// A view is what one stream has told its node so far.
-type view struct {
-	net    *Net
-	id     netmap.NodeID
-	writer *control.FrameWriter
-	flush  *http.ResponseController
-
-	first   bool // has been sent
-	self    uint64
-	peers   map[netmap.NodeID]uint64 // versions
-	filter  string                   // as JSON
-	policy  *policy
-	derp    string
-	users   map[netmap.UserID]bool
-	derpMap *netmap.DERPMap
+// frames is where a stream writes to.
+type frames struct {
+	w       *control.FrameWriter
+	control *http.ResponseController
 }
 
-// stream sends the map and then what changes until ctx ends.
-func (v *view) stream(ctx context.Context, m *member, req *control.MapRequest) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s := &stream{cancel: cancel, raw: make(chan []byte, 16)}
-	v.net.attach(m, s, req)
-	defer v.net.detach(m, s)
+// write sends a frame within writeTimeout.
+func (f *frames) write(frame func(*control.FrameWriter) error) error {
+	f.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // without it a dead node is noticed later
+	if err := frame(f.w); err != nil {
+		return err
+	}
+	return f.control.Flush()
+}
+
+// serve sends the map and, on a stream, what changes until ctx ends.
+func (s *stream) serve(ctx context.Context, out *frames, forever bool) error {
 	ticker := time.NewTicker(keepAliveEvery)
 	defer ticker.Stop()
 	for {
-		_, changed := v.net.generation.Load()
-		gone, err := v.send(ctx)
-		if err != nil || gone {
+		_, changed := s.net.changes.Load()
+		if err := s.update(ctx, out); err != nil || !forever {
 			return err
 		}
+		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		case body := <-s.raw:
-			err = v.write(func() error { return v.writer.WriteRaw(body) })
+		case body := <-s.forged:
+			err = out.write(func(w *control.FrameWriter) error { return w.WriteRaw(body) })
 		case <-ticker.C:
-			err = v.write(func() error { return v.writer.WriteMap(&control.MapResponse{KeepAlive: true}) })
+			err = out.write(func(w *control.FrameWriter) error { return w.WriteMap(&control.MapResponse{KeepAlive: true}) })
 		}
 		if err != nil {
 			return err
@@ -134,177 +190,31 @@ func (v *view) stream(ctx context.Context, m *member, req *control.MapRequest) e
 	}
 }
 
-// attach makes s the member's stream; an older one ends (control.md section
-// 8.1).
-func (n *Net) attach(m *member, s *stream, req *control.MapRequest) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m.stream != nil {
-		m.stream.cancel()
-	}
-	m.stream = s
-	if m.forget != nil {
-		m.forget.Stop()
-		m.forget = nil
-	}
-	m.Cap = req.Version
-	n.touch(m)
-}
-
-// detach notes that a member has gone; an ephemeral one is forgotten after a
-// while.
-func (n *Net) detach(m *member, s *stream) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m.stream != s {
-		return
-	}
-	m.stream, m.LastSeen = nil, time.Now().UTC()
-	if n.members[m.ID] != m || n.closed {
-		return
-	}
-	n.touch(m)
-	if m.Ephemeral {
-		m.forget = time.AfterFunc(n.cfg.EphemeralTimeout, func() { n.forgetIfAway(m) })
-	}
-}
-
-func (n *Net) forgetIfAway(m *member) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m.stream == nil && n.members[m.ID] == m && !n.closed {
-		n.remove(m)
-	}
-}
-
-// endStreams ends all map streams, as a server that goes away.
-func (n *Net) endStreams() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, m := range n.members {
-		if m.stream != nil {
-			m.stream.cancel()
+// update sends the frames that bring the node up to date.
+func (s *stream) update(ctx context.Context, out *frames) error {
+	for more := true; more; {
+		var resp *control.MapResponse
+		var delay time.Duration
+		err := errReplaced
+		closed := s.net.do(func(t *tailnet, now time.Time) {
+			m := t.members[s.id]
+			if m == nil || ctx.Err() != nil { // cancelled by the owner, who may have given the view away
+				return
+			}
+			resp, more = s.view.next(t, m, now)
+			err, delay = nil, t.delay
+		})
+		if err := errors.Join(closed, err); err != nil || resp == nil {
+			return err
+		}
+		if delay > 0 {
+			if err := actor.Sleep(ctx, delay); err != nil {
+				return err
+			}
+		}
+		if err := out.write(func(w *control.FrameWriter) error { return w.WriteMap(resp) }); err != nil {
+			return err
 		}
 	}
-}
-
-// send writes what has changed since the last call; gone says that the node is
-// no member any more.
-func (v *view) send(ctx context.Context) (gone bool, err error) {
-	resp, delay := v.next()
-	if resp == nil {
-		return true, nil
-	}
-	if err := actor.Sleep(ctx, delay); err != nil {
-		return false, err
-	}
-	return false, v.write(func() error { return v.writer.WriteMap(resp) })
-}
-
-func (v *view) write(frame func() error) error {
-	if err := frame(); err != nil {
-		return err
-	}
-	return v.flush.Flush()
-}
-
-// next makes the frame that brings the node up to date; nil when it is no
-// member any more.
-func (v *view) next() (*control.MapResponse, time.Duration) {
-	n := v.net
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m := n.members[v.id]
-	if m == nil {
-		return nil, 0
-	}
-	now := time.Now()
-	resp := &control.MapResponse{ControlTime: now.UTC()}
-	if !v.first {
-		v.begin(resp)
-	}
-	if v.self != m.version {
-		v.self = m.version
-		resp.Node = m.node(n.cfg.Domain, true, now)
-	}
-	v.setFilter(resp, m)
-	v.setRelays(resp)
-	v.setPeers(resp, m, now)
-	v.first = true
-	return resp, n.delay
-}
-
-// begin adds what is sent once.
-func (v *view) begin(resp *control.MapResponse) {
-	domain := v.net.cfg.Domain
-	v.peers = make(map[netmap.NodeID]uint64)
-	v.users = make(map[netmap.UserID]bool)
-	resp.Domain = domain
-	resp.CollectServices = control.False
-	resp.DNSConfig = &netmap.DNSConfig{
-		Proxied: true, Domains: []string{domain}, Routes: map[string][]netmap.Resolver{domain: {}},
-	}
-	resp.Health = []string{}
-}
-
-func (v *view) setRelays(resp *control.MapResponse) {
-	dm := v.net.derpMap()
-	text, err := json.Marshal(dm)
-	if err == nil && string(text) != v.derp {
-		v.derp, resp.DERPMap = string(text), dm
-	}
-}
-
-// setFilter adds the packet filter if it has changed.
-func (v *view) setFilter(resp *control.MapResponse, m *member) {
-	rules := v.net.policy.filterFor(m, v.net)
-	text, err := json.Marshal(rules)
-	if err != nil || v.first && string(text) == v.filter {
-		return
-	}
-	v.filter = string(text)
-	if v.net.cfg.Headscale {
-		resp.PacketFilters = map[string][]netmap.FilterRule{"base": rules}
-		return
-	}
-	resp.PacketFilter = rules
-}
-
-// setPeers adds peers that are new, changed or gone, and their owners.
-func (v *view) setPeers(resp *control.MapResponse, m *member, now time.Time) {
-	n := v.net
-	seen := make(map[netmap.NodeID]bool)
-	var changed []*control.Node
-	visible := n.policy.visibleTo(m, n)
-	for _, id := range slices.Sorted(maps.Keys(visible)) {
-		p := visible[id]
-		seen[id] = true
-		v.addUser(resp, p.User)
-		if version, known := v.peers[id]; !known || version != p.version {
-			v.peers[id] = p.version
-			changed = append(changed, p.node(n.cfg.Domain, false, now))
-		}
-	}
-	v.addUser(resp, m.User)
-	for id := range v.peers {
-		if !seen[id] {
-			delete(v.peers, id)
-			resp.PeersRemoved = append(resp.PeersRemoved, id)
-		}
-	}
-	slices.Sort(resp.PeersRemoved)
-	if v.first {
-		resp.PeersChanged = changed
-	} else {
-		resp.Peers = changed
-	}
-}
-
-func (v *view) addUser(resp *control.MapResponse, id netmap.UserID) {
-	if v.users[id] || id == 0 {
-		return
-	}
-	v.users[id] = true
-	name := v.net.users[id-1]
-	resp.UserProfiles = append(resp.UserProfiles, netmap.UserProfile{ID: id, LoginName: v.net.loginName(name), DisplayName: name})
+	return nil
 }

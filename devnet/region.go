@@ -1,0 +1,203 @@
+package devnet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/derp/relay"
+	"github.com/seed94491740/tsnode/transport/stun"
+)
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// A region is one relay with its STUN server. Its key, certificate and ports
+// stay the same over restarts.
+type region struct {
+	service
+	id      int
+	addr    netip.Addr // to listen at
+	network host.Network
+	log     *slog.Logger
+	private key.NodePrivate
+	cert    tls.Certificate
+
+	derpPort, stunPort uint16 // once bound, kept
+}
+
+func newRegion(id int, addr netip.Addr, c Config) (*region, error) {
+	hosts, err := hostsOf(c.Network, addr)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := relay.SelfSigned(hosts...)
+	if err != nil {
+		return nil, err
+	}
+	r := &region{id: id, addr: addr, network: c.Network, log: c.Logger, private: key.NewNode(), cert: cert}
+	r.service.open = r.open
+	return r, nil
+}
+
+// hostsOf returns the addresses under which a server that listens at addr is
+// reached, for its certificate.
+func hostsOf(network host.Network, addr netip.Addr) ([]string, error) {
+	if !addr.IsUnspecified() {
+		return []string{addr.String()}, nil
+	}
+	interfaces, err := network.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{loopback.String(), netip.IPv6Loopback().String()}
+	for _, i := range interfaces {
+		for _, p := range i.Addrs {
+			hosts = append(hosts, p.Addr().WithZone("").String())
+		}
+	}
+	return hosts, nil
+}
+
+// open opens all sockets, or none, and serves.
+func (r *region) open(ctx context.Context) (stop func(), err error) {
+	ln, err := r.network.Listen(ctx, "tcp", netip.AddrPortFrom(r.addr, r.derpPort).String())
+	if err != nil {
+		return nil, fmt.Errorf("relay %d: %w", r.id, err)
+	}
+	udp, err := r.listenSTUN(ctx)
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("STUN server %d: %w", r.id, err)
+	}
+	if r.derpPort == 0 {
+		bound, err := netip.ParseAddrPort(ln.Addr().String())
+		if err != nil {
+			ln.Close()
+			udp.Close()
+			return nil, fmt.Errorf("relay %d: %w", r.id, err)
+		}
+		r.derpPort, r.stunPort = bound.Port(), udp.LocalAddr().Port()
+	}
+	derper := relay.New(r.private, relay.Options{Logger: r.log})
+	web := &http.Server{
+		Handler: derper.Handler(), TLSConfig: derper.TLSConfig(r.cert), ReadHeaderTimeout: headerTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	run, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { web.ServeTLS(ln, "", "") })
+	serving.Go(func() {
+		if err := stun.NewServer(udp, r.log).Serve(run); run.Err() == nil {
+			r.log.Error("STUN server has ended", "region", r.id, "err", err)
+		}
+	})
+	return func() {
+		cancel()
+		web.Close()
+		derper.Close()
+		serving.Wait()
+	}, nil
+}
+
+// listenSTUN opens the socket of the STUN server. Sockets of a host are bound
+// to no address, so one that is to serve this machine alone is made deaf to
+// others.
+func (r *region) listenSTUN(ctx context.Context) (host.UDPConn, error) {
+	family := "udp4"
+	if r.addr.Is6() && !r.addr.IsUnspecified() {
+		family = "udp6"
+	}
+	udp, err := r.network.ListenUDP(ctx, family, r.stunPort)
+	if err == nil && r.addr.IsLoopback() {
+		udp = localOnly{udp}
+	}
+	return udp, err
+}
+
+// localOnly is a socket that hears nothing but loopback.
+type localOnly struct{ host.UDPConn }
+
+// ReadBatch implements host.UDPConn.
+func (c localOnly) ReadBatch(ms []host.Message) (int, error) {
+	for {
+		n, err := c.UDPConn.ReadBatch(ms)
+		if err != nil {
+			return n, err
+		}
+		kept := 0
+		for i := range ms[:n] {
+			if ms[i].From.Addr().IsLoopback() {
+				ms[kept], ms[i] = ms[i], ms[kept] // keeps both buffers
+				kept++
+			}
+		}
+		if kept > 0 {
+			return kept, nil
+		}
+	}
+}
+
+// node is the relay as the DERP map shows it to a node that reaches this machine
+// at an address. Nodes trust exactly its certificate (derp.md section 12).
+func (r *region) node(at netip.Addr) *netmap.DERPNode {
+	n := &netmap.DERPNode{
+		Name: fmt.Sprintf("%da", r.id), RegionID: r.id, HostName: at.String(), CertName: derp.PinCertName(r.cert.Certificate[0]),
+		IPv4: at.String(), IPv6: "none", DERPPort: int(r.derpPort), STUNPort: int(r.stunPort), STUNTestIP: at.String(),
+	}
+	if at.Is6() {
+		n.IPv4, n.IPv6 = n.IPv6, n.IPv4
+	}
+	return n
+}
+
+// derpMap lists the relays, running or not.
+func derpMap(regions []*region, at netip.Addr) *netmap.DERPMap {
+	m := &netmap.DERPMap{Regions: make(map[int]*netmap.Region), OmitDefaultRegions: true}
+	for _, r := range regions {
+		m.Regions[r.id] = &netmap.Region{
+			RegionID: r.id, RegionCode: fmt.Sprintf("dev%d", r.id), RegionName: fmt.Sprintf("devnet %d", r.id),
+			Nodes: []*netmap.DERPNode{r.node(at)},
+		}
+	}
+	return m
+}
+
+// StopRelay stops the relay and the STUN server of a region, counted from 1, as
+// if the machine had crashed.
+func (n *Net) StopRelay(id int) error {
+	r, err := n.region(id)
+	if err == nil {
+		r.halt()
+	}
+	return err
+}
+
+// StartRelay starts them again, at the same addresses with the same key.
+func (n *Net) StartRelay(id int) error {
+	r, err := n.region(id)
+	if err != nil {
+		return err
+	}
+	return startAgain(r.start)
+}
+
+// RestartRelay is StopRelay and StartRelay.
+func (n *Net) RestartRelay(id int) error { return errors.Join(n.StopRelay(id), n.StartRelay(id)) }
+
+func (n *Net) region(id int) (*region, error) {
+	if id < 1 || id > len(n.regions) {
+		return nil, fmt.Errorf("devnet: relay %d: there are %d, numbered from 1", id, len(n.regions))
+	}
+	return n.regions[id-1], nil
+}

@@ -1,0 +1,58 @@
+package devnet
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
+)
+
+// Where synthetic peers begin.
+const (
+	syntheticID   = 1 << 40 // first node ID
+	syntheticAddr = 1 << 21 // first number of an address: the upper half of them
+)
+
+// SetSyntheticPeers gives every node so many peers that exist on the map only,
+// in place of those before.
+func (n *Net) SetSyntheticPeers(count int) error {
+	peers := make([]*member, 0, max(count, 0))
+	now := time.Now().UTC()
+	for number := uint32(syntheticAddr); len(peers) < count; number++ {
+		addrs, ok, err := addressesFor(number)
+		if err != nil {
+			return fmt.Errorf("devnet: %d synthetic peers: %w", count, err)
+		}
+		if ok {
+			peers = append(peers, syntheticPeer(len(peers), addrs, now))
+		}
+	}
+	return n.do(func(t *tailnet, _ time.Time) {
+		t.changed()
+		for _, p := range peers {
+			p.version = t.version
+		}
+		t.synthetic = peers
+	})
+}
+
+// syntheticPeer makes the i-th peer. Nobody has the private half of its keys.
+func syntheticPeer(i int, addrs []netip.Prefix, now time.Time) *member {
+	var raw [key.Size]byte
+	binary.LittleEndian.PutUint64(raw[:], uint64(i))
+	raw[key.Size-1] = 0x42
+	name := fmt.Sprintf("synthetic-%d", i)
+	return &member{
+		ID: netmap.NodeID(syntheticID + i), StableID: netmap.StableID(fmt.Sprintf("s%dCNTRL", i)), Name: name,
+		Key: key.NodePublicFromRaw(raw), Addresses: addrs, Approved: true, Created: now,
+		Hostinfo: &control.Hostinfo{OS: "linux", Hostname: name},
+		live: &live{
+			HomeDERP: 1, Disco: key.DiscoPublicFromRaw(raw), Cap: control.CapabilityVersion, LastSeen: now,
+			Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 41641)}, // TEST-NET-1, RFC 5737
+		},
+	}
+}
