@@ -113,6 +113,9 @@ func (w *engineWorld) until(at time.Duration) { w.sleep(at - w.now()) }
 
 func other(name string) string { return map[string]string{"a": "b", "b": "a"}[name] }
 
+// strangerIndex is the index of those who flood; what is sent to it is stray.
+const strangerIndex = 1
+
 // engineKind names a datagram.
 func engineKind(b []byte) string {
 	t, err := messageType(b)
@@ -123,6 +126,8 @@ func engineKind(b []byte) string {
 		return "initiation"
 	case t == typeResponse:
 		return "response"
+	case t == typeCookieReply && engineReceiver(b) == strangerIndex:
+		return "stray"
 	case t == typeCookieReply:
 		return "cookie"
 	case len(b) == keepaliveSize:
@@ -276,7 +281,8 @@ func (w *engineWorld) transcript() string {
 func (w *engineWorld) story() string {
 	var lines []string
 	for line := range strings.Lines(w.transcript()) {
-		if !strings.Contains(line, " data") && !strings.Contains(line, " gets ") {
+		repeated := len(lines) > 0 && lines[len(lines)-1] == line
+		if !repeated && !strings.Contains(line, " data") && !strings.Contains(line, " gets ") {
 			lines = append(lines, line)
 		}
 	}
