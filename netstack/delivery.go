@@ -27,7 +27,7 @@ func (l *Link) NewDelivery() *Delivery { return &Delivery{link: l} }
 // least that capacity. Memory reserved before and not committed is taken back.
 func (d *Delivery) Reserve(n int) []byte {
 	if v := d.reserved; v != nil {
-		if v.Size() >= n && v.Size() < sparse*n {
+		if v.Size() >= n && v.Capacity() < sparse*n {
 			return v.AsSlice()
 		}
 		v.Release()
@@ -36,13 +36,15 @@ func (d *Delivery) Reserve(n int) []byte {
 	return d.reserved.AsSlice()
 }
 
-// Commit says that the memory last reserved holds m.
+// Commit says that the memory last reserved holds m, to be delivered by Flush. A
+// packet that does not fit what was reserved is dropped.
 func (d *Delivery) Commit(m packet.Merged) {
 	v := d.reserved
 	if v == nil || m.Len <= 0 || m.Len > v.Size() {
 		return
 	}
-	if m.Len*sparse < v.Size() {
+	d.link.windows.inbound(v.AsSlice()[:m.Len])
+	if m.Len*sparse < v.Capacity() {
 		d.pending = append(d.pending, newPacket(buffer.NewViewWithData(v.AsSlice()[:m.Len])))
 		return // the reservation serves again
 	}

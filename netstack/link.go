@@ -41,6 +41,8 @@ type Link struct {
 	taken []*stack.PacketBuffer // handed out by Next; the drain loop's own
 	views slicer                // the drain loop's own
 	drops atomic.Uint64
+
+	windows closedWindows
 }
 
 // A waitingWrite is one link write that waits for room.
@@ -102,6 +104,7 @@ func (l *Link) Next(b []packet.Outbound) int {
 	l.views.reset()
 	for i, p := range l.taken {
 		l.views.describe(p, &b[i])
+		l.windows.outbound(b[i].Head, p.Size())
 	}
 	return len(l.taken)
 }
