@@ -384,11 +384,21 @@ func TestExpiry(t *testing.T) { // CTL-47
 	if s.current.ClockOffset != 0 {
 		t.Errorf("offset %v, want 0", s.current.ClockOffset)
 	}
-	// A test server that lives before the epoch expires nothing.
+	// A test server that lives before the epoch expires no peer; our own key is
+	// judged by our own clock then.
 	s = stateAfter(t)
 	apply(s, &MapResponse{ControlTime: time.Date(2020, 8, 3, 0, 0, 0, 0, time.UTC), PeersChanged: []*Node{expiring(5, time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC))}}, applyTime)
 	if _, ok := s.nextExpiry(applyTime); ok || isExpired(s, 5) {
 		t.Error("a key expired before the epoch of expiry")
+	}
+	self := selfNode(s.current.Self.Key)
+	self.KeyExpiry = applyTime.Add(time.Minute)
+	apply(s, &MapResponse{Node: self}, applyTime)
+	if wait, ok := s.nextExpiry(applyTime); s.current.Self.Expired || !ok || wait != time.Minute+expirySlack {
+		t.Errorf("self expired %v, ends in %v", s.current.Self.Expired, wait)
+	}
+	if !s.expire(applyTime.Add(time.Minute)) || !s.current.Self.Expired {
+		t.Error("our own key did not expire")
 	}
 }
 

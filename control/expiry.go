@@ -17,28 +17,45 @@ const (
 	expiryEpoch = 1673373066
 )
 
+// A clock says what time it is for the keys' ends; 0 is a time that makes no
+// sense, at which nothing expires.
+type clock struct {
+	peers netmap.Instant // the server's time
+	self  netmap.Instant // the server's, or if it makes no sense our own
+}
+
+func clockOf(m *netmap.Netmap, now time.Time) (c clock) {
+	server := now.Add(m.ClockOffset)
+	switch {
+	case server.Unix() >= expiryEpoch:
+		return clock{instantOf(server), instantOf(server)}
+	case now.Unix() >= expiryEpoch:
+		return clock{self: instantOf(now)}
+	}
+	return clock{}
+}
+
 // expire marks the nodes whose keys have ended and reports whether there were
 // any. A key lives again only by the server's word.
 func (s *mapState) expire(now time.Time) bool {
 	m := s.current
-	at, ok := serverNow(m, now)
-	if !ok {
-		return false
-	}
+	at := clockOf(m, now)
 	next := *m
-	if ended(m.Self, at) {
+	changed := ended(m.Self, at.self)
+	if changed {
 		next.Self = expired(m.Self)
 	}
+	copied := false
 	for i, p := range m.Peers {
-		if !ended(p, at) {
+		if !ended(p, at.peers) {
 			continue
 		}
-		if len(next.Peers) > 0 && &next.Peers[0] == &m.Peers[0] {
-			next.Peers = slices.Clone(m.Peers)
+		if !copied {
+			next.Peers, copied = slices.Clone(m.Peers), true
 		}
 		next.Peers[i] = expired(p)
 	}
-	if next.Self == m.Self && (len(m.Peers) == 0 || &next.Peers[0] == &m.Peers[0]) {
+	if !changed && !copied {
 		return false
 	}
 	s.current = &next
@@ -51,25 +68,32 @@ func (s *mapState) nextExpiry(now time.Time) (wait time.Duration, ok bool) {
 	if s.current == nil {
 		return 0, false
 	}
-	at, valid := serverNow(s.current, now)
-	if !valid {
-		return 0, false
-	}
-	var first netmap.Instant
+	at := clockOf(s.current, now)
+	wait, ok = untilEnd(s.current.Self, at.self)
 	for _, p := range s.current.Peers {
-		first = earlier(first, p)
+		if d, ends := untilEnd(p, at.peers); ends && (!ok || d < wait) {
+			wait, ok = d, true
+		}
 	}
-	first = earlier(first, s.current.Self)
-	if first == 0 {
-		return 0, false
-	}
-	return time.Duration(first-at) + expirySlack, true
+	return wait + expirySlack, ok
 }
 
-// serverNow is the server's time; ok is false when it makes no sense.
-func serverNow(m *netmap.Netmap, now time.Time) (at netmap.Instant, ok bool) {
-	t := now.Add(m.ClockOffset)
-	return instantOf(t), t.Unix() >= expiryEpoch
+func ended(p *netmap.Peer, at netmap.Instant) bool {
+	return at != 0 && !p.Expired && p.KeyExpiry != 0 && p.KeyExpiry <= at
+}
+
+// untilEnd returns how long a key still lives; ok is false if it has no end.
+func untilEnd(p *netmap.Peer, at netmap.Instant) (d time.Duration, ok bool) {
+	if at == 0 || p.Expired || p.KeyExpiry == 0 {
+		return 0, false
+	}
+	return time.Duration(p.KeyExpiry - at), true
+}
+
+func expired(p *netmap.Peer) *netmap.Peer {
+	e := *p
+	e.Expired = true
+	return &e
 }
 
 // instantOf converts a time that a server may have chosen at will: one beyond
@@ -83,21 +107,4 @@ func instantOf(t time.Time) netmap.Instant {
 		return 1 // long ago, but not unset
 	}
 	return netmap.InstantOf(t)
-}
-
-func ended(p *netmap.Peer, at netmap.Instant) bool {
-	return !p.Expired && p.KeyExpiry != 0 && p.KeyExpiry <= at
-}
-
-func expired(p *netmap.Peer) *netmap.Peer {
-	e := *p
-	e.Expired = true
-	return &e
-}
-
-func earlier(first netmap.Instant, p *netmap.Peer) netmap.Instant {
-	if p.Expired || p.KeyExpiry == 0 || first != 0 && first <= p.KeyExpiry {
-		return first
-	}
-	return p.KeyExpiry
 }

@@ -145,6 +145,7 @@ func (p *pinger) reply(ctx context.Context, method, to string, noise bool, body 
 	if err != nil {
 		return err
 	}
+	req.Header["User-Agent"] = []string{""} // none
 	resp, err := send(req)
 	if err != nil {
 		return err

@@ -222,6 +222,9 @@ func (s *session) expireKey(ctx context.Context, creds Credentials) error {
 	req := &RegisterRequest{
 		Version: CapabilityVersion, NodeKey: k, Expiry: logoutExpiry, Hostinfo: s.hostinfo(), Ephemeral: s.cfg.Ephemeral,
 	}
+	if s.cfg.AuthKey != "" {
+		req.Auth = &RegisterAuth{AuthKey: s.cfg.AuthKey} // a server may want it of every request (section 7.4)
+	}
 	var backoff actor.Backoff
 	for {
 		var resp RegisterResponse
