@@ -1,9 +1,8 @@
 package netstack
 
 import (
-	"io"
-	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -129,159 +128,68 @@ func TestWaitersWakeWhenNothingDrains(t *testing.T) {
 	}
 }
 
-// Guard: gVisor puts TCP's headers in one piece, hands out super-packets of the
-// size that one sendmsg takes, with a partial checksum, and the payload by
-// reference (WG-63).
-func TestGuardSuperPackets(t *testing.T) {
-	a, b := newStack(t, a4), newStack(t, b4)
-	var mu sync.Mutex
-	largest := 0
-	detach := a.Link().Attach()
-	defer detach()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		d := b.Link().NewDelivery()
-		out := make([]packet.Outbound, 16)
-		for {
-			n := a.Link().Next(out)
-			for i := range out[:n] {
-				o := &out[i]
-				if len(o.Head) < 40 || len(o.Head) > 80 {
-					t.Errorf("head of %d bytes", len(o.Head))
-				}
-				if o.Segment != 0 && !o.Partial {
-					t.Error("super-packet with a whole checksum")
-				}
-				mu.Lock()
-				largest = max(largest, o.Len())
-				mu.Unlock()
-				for _, pkt := range cut(t, o) {
-					if len(pkt) > DefaultMTU {
-						t.Errorf("piece of %d bytes", len(pkt))
-					}
-					copy(d.Reserve(len(pkt)), pkt)
-					d.Commit(packet.Merged{Len: len(pkt), Count: 1})
-				}
-			}
-			a.Link().Done(n)
-			d.Flush()
-			select {
-			case <-stop:
-				return
-			case <-a.Link().Ready():
-			}
-		}
-	})
-	wg.Go(func() { carryUntil(t, stop, b.Link(), a.Link()) })
-	ln := listenTCP(t, b, anyPort)
-	go func() {
-		if c, err := ln.Accept(); err == nil {
-			io.Copy(io.Discard, c)
-			c.Close()
-		}
-	}()
-	c := dialTCP(t, a, netip.AddrPortFrom(b4, portOf(ln.Addr())))
-	c.Write(make([]byte, 16<<20))
-	c.CloseWrite()
-	io.ReadAll(c)
-	close(stop)
-	a.Link().signal()
-	b.Link().signal()
-	wg.Wait()
-	if want := int(gsoMaxSize(DefaultMTU)); largest > want || largest < want/2 {
-		t.Errorf("largest super-packet has %d bytes, want up to %d", largest, want)
-	}
-}
-
-func carryUntil(t testing.TB, stop chan struct{}, from, to *Link) {
-	d := to.NewDelivery()
-	out := make([]packet.Outbound, 16)
-	for {
-		n := from.Next(out)
-		for i := range out[:n] {
-			for _, pkt := range cut(t, &out[i]) {
-				copy(d.Reserve(len(pkt)), pkt)
-				d.Commit(packet.Merged{Len: len(pkt), Count: 1})
-			}
-		}
-		from.Done(n)
-		d.Flush()
-		select {
-		case <-stop:
-			return
-		case <-from.Ready():
-		}
-	}
-}
-
 func TestGSOMaxSize(t *testing.T) {
 	if got := gsoMaxSize(1280); got != 59353 { // wireguard.md section 7.1
 		t.Errorf("got %d, want 59353", got)
 	}
 }
 
-// Guard: a merged packet with a stale TCP checksum is taken, because the link
-// announces that received checksums are right (WG-71).
-func TestGuardStaleChecksumIsTaken(t *testing.T) {
-	a, b := pair(t)
-	_ = a
-	pc, err := b.ListenUDP(netip.AddrPortFrom(b4, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	pkt, err := packet.AppendIP(nil, a4, b4, packet.UDP, 8+5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := portOf(pc.LocalAddr())
-	pkt = append(pkt, 0, 9, byte(port>>8), byte(port), 0, 13, 0xde, 0xad)
-	b.Link().Inject(append(pkt, "hello"...))
-	pc.SetReadDeadline(time.Now().Add(patience))
-	got := make([]byte, 10)
-	if n, _, err := pc.ReadFrom(got); err != nil || string(got[:n]) != "hello" {
-		t.Errorf("got %q, %v", got[:n], err)
-	}
-}
-
-func TestDeliveryCopiesSparsePackets(t *testing.T) {
-	s := newStack(t, a4)
-	d := s.Link().NewDelivery()
-	big := d.Reserve(60 << 10)
-	if len(big) != 60<<10 {
-		t.Fatalf("reserved %d bytes", len(big))
-	}
-	d.Commit(packet.Merged{Len: 1280, Count: 1})
-	if d.reserved == nil {
-		t.Error("a 64 KiB chunk went with a packet of 1280 bytes")
-	}
-	if got := d.pending[0].Size(); got != 1280 {
-		t.Errorf("packet of %d bytes", got)
-	}
-	d.Flush()
-}
-
-// What is no IP packet, or has no length, is dropped.
-func TestDeliverGarbage(t *testing.T) {
-	s := newStack(t, a4)
-	for _, pkt := range [][]byte{nil, {0}, {0x45}, {0x60}, make([]byte, 1280)} {
-		s.Link().Inject(pkt)
-	}
-	d := s.Link().NewDelivery()
-	d.Commit(packet.Merged{Len: 10}) // nothing reserved
-	d.Flush()
-}
-
-func TestDrainAllocatesNothing(t *testing.T) {
+// Packets that a drain loop took and did not give back, because it failed, are
+// given back by the next one.
+func TestNextAfterFailure(t *testing.T) {
 	l := newLink(DefaultMTU)
 	defer l.close()
-	p := fakePacket(t, 1200)
-	out := make([]packet.Outbound, 4)
-	if n := testing.AllocsPerRun(1000, func() {
+	p := fakePacket(t, 100)
+	for range 6 {
 		l.push(p)
-		l.Done(l.Next(out))
-	}); n != 0 {
-		t.Errorf("%v allocations per packet", n)
+	}
+	out := make([]packet.Outbound, 4)
+	if n := l.Next(out); n != 4 {
+		t.Fatalf("Next gave %d packets, want 4", n)
+	}
+	if n := l.Next(out[:1]); n != 1 || len(l.taken) != 1 {
+		t.Errorf("after a failure Next gave %d packets and holds %d, want 1", n, len(l.taken))
+	}
+	l.Done(1)
+	if n := l.Next(out); n != 1 {
+		t.Errorf("%d packets are left, want 1", n)
+	}
+	l.Done(1)
+	if l.bytes != 0 || l.queue.size != 0 {
+		t.Errorf("%d bytes are counted in an empty queue", l.bytes)
+	}
+}
+
+// Packets leave in the order they came, across the growth and the end of the
+// ring; an empty one that was large gives its memory back.
+func TestRing(t *testing.T) {
+	var r ring
+	var want, got []*stack.PacketBuffer
+	push := func(n int) {
+		for range n {
+			p := fakePacket(t, 0)
+			want = append(want, p)
+			r.push(p)
+		}
+	}
+	pop := func(n int) {
+		for range n {
+			got = append(got, r.pop())
+		}
+	}
+	push(10)
+	pop(7)
+	push(20) // grows when it is wrapped
+	pop(20)
+	push(500)
+	if len(r.buf) < 500 {
+		t.Errorf("503 packets in a ring of %d", len(r.buf))
+	}
+	pop(503)
+	if !slices.Equal(got, want) {
+		t.Error("packets change their order")
+	}
+	if r.pop() != nil || len(r.buf) > keepRing {
+		t.Errorf("an empty ring keeps %d places", len(r.buf))
 	}
 }
