@@ -89,6 +89,7 @@ func (c *Client) serveUntil(ctx context.Context, ch <-chan struct{}) error {
 	ctx, cancel := until(ctx, ch, errPaused)
 	defer cancel()
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		c.link.begin()
 		g.Go(c.link.Serve)
 		g.Go((&session{c}).Serve)
 		g.Go((&stream{c}).Serve)

@@ -801,3 +801,34 @@ func TestHelpers(t *testing.T) { // CTL-19
 		}
 	})
 }
+
+func TestRequestsEndWithServe(t *testing.T) { // CTL-69
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		tc.running()
+		results := make(chan error, 2)
+		ask := func() {
+			_, err := tc.IDToken(t.Context(), "aud")
+			results <- err
+		}
+		go ask()
+		c := <-tc.other // the server never answers it
+		tc.network.set("127.0.0.1:8080", nil)
+		tc.network.silent["127.0.0.1:8080"] = true
+		tc.NetworkChanged()
+		if err := <-results; !errors.Is(err, ErrUnreachable) {
+			t.Errorf("request when the network changes: %v", err)
+		}
+		go ask() // dials for a long time
+		synctest.Wait()
+		begin := time.Now()
+		tc.stop()
+		if err := <-results; err == nil || time.Since(begin) != 0 {
+			t.Errorf("request when Serve ends: %v after %v", err, time.Since(begin))
+		}
+		if _, err := tc.IDToken(t.Context(), "aud"); !errors.Is(err, errNotServing) {
+			t.Errorf("request after Serve: %v", err)
+		}
+		_ = c
+	})
+}

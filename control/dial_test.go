@@ -283,7 +283,7 @@ func TestFetchKey(t *testing.T) { // CTL-05, SVC-66
 		"not found":     {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, ErrNotControl},
 		"bad gateway":   {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(502) }, ErrUnreachable},
 		"too long":      {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, maxKeyBody+1)) }, ErrNotControl},
-		"redirect loop": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 302) }, ErrUnreachable},
+		"redirect loop": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) }, ErrUnreachable},
 		"a key that is none": {func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"publicKey":"nodekey:12"}`)
 		}, ErrNotControl},

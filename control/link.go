@@ -23,6 +23,7 @@ type link struct {
 	network   actor.Cell[int]   // counts the changes of the network beneath
 
 	turn  chan struct{} // holds a token; who takes it may use what is below and above
+	open  bool          // Serve runs, or is about to
 	conn  *http.ClientConn
 	noise *Conn // beneath conn
 }
@@ -85,6 +86,9 @@ func (l *link) reserve(ctx context.Context) (*http.ClientConn, error) {
 		defer func() { l.turn <- struct{}{} }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+	if !l.open {
+		return nil, errNotServing
 	}
 	if l.conn != nil {
 		if l.conn.Reserve() == nil {
@@ -153,20 +157,31 @@ var errNetworkChanged = errors.New("the network has changed")
 // networkChanged ends a dial under way and makes Serve drop the connection.
 func (l *link) networkChanged() { l.network.Store(l.network.Get() + 1) }
 
+var errNotServing = errors.New("the control client is not serving")
+
+// begin lets requests in. Serve, which shuts them out again, must follow.
+func (l *link) begin() {
+	<-l.turn
+	l.open = true
+	l.turn <- struct{}{}
+}
+
 // Serve drops the connection when the network has changed, and at the end:
-// requests in flight fail.
+// requests in flight fail, whoever has made them.
 func (l *link) Serve(ctx context.Context) error {
 	seen, changed := l.network.Load()
 	for {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			l.networkChanged() // ends a dial under way
 		}
-		<-l.turn // a dial under way ends by the same cause
-		if now, next := l.network.Load(); now != seen || ctx.Err() != nil {
+		<-l.turn
+		if now, next := l.network.Load(); now != seen {
 			seen, changed = now, next
 			l.drop()
 		}
+		l.open = ctx.Err() == nil
 		l.turn <- struct{}{}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/seed94491740/tsnode/key"
@@ -115,6 +114,3 @@ type FeatureQueryResponse struct {
 	URL        string `json:",omitempty"`
 	ShouldWait bool   `json:",omitempty"`
 }
-
-// rawObject is a part of a body that is kept as it was sent.
-type rawObject = json.RawMessage

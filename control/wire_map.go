@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -74,7 +75,7 @@ type MapResponse struct {
 
 	Health          []string                          `json:",omitzero"`
 	DisplayMessages map[string]*netmap.DisplayMessage `json:",omitzero"`  // null deletes; "*": null clears first
-	SSHPolicy       rawObject                         `json:",omitempty"` // not used: this node offers no SSH server
+	SSHPolicy       json.RawMessage                   `json:",omitempty"` // not used: this node offers no SSH server
 	ControlTime     time.Time                         `json:",omitzero"`
 	TKAInfo         *TKAInfo                          `json:",omitempty"`
 	Debug           *Debug                            `json:",omitempty"`
