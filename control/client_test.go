@@ -832,3 +832,24 @@ func TestRequestsEndWithServe(t *testing.T) { // CTL-69
 		_ = c
 	})
 }
+
+func TestServeAgain(t *testing.T) { // after a supervisor's restart
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		tc.running()
+		before := tc.Netmap.Get()
+		tc.cancel()
+		<-tc.served
+		tc.ctx, tc.cancel = context.WithCancel(t.Context())
+		go func() { tc.served <- tc.Serve(tc.ctx) }()
+		p := <-tc.mapPolls // without a new registration
+		if tc.Netmap.Get() != before || p.NodeKey != before.Self.Key {
+			t.Error("a restart has lost the netmap or the key")
+		}
+		p.send(&MapResponse{Node: selfNode(p.NodeKey)})
+		synctest.Wait()
+		if got := tc.Status.Get(); got.State != StateRunning || !got.Connected || got.Err != nil {
+			t.Errorf("status = %+v", got)
+		}
+	})
+}

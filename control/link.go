@@ -174,6 +174,8 @@ func (l *link) Serve(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
 			l.networkChanged() // ends a dial under way
 		}
 		<-l.turn

@@ -17,8 +17,6 @@ import (
 // by lite updates (control.md section 10.4).
 type report struct{ *Client }
 
-func (*report) String() string { return "control.report" }
-
 const (
 	// reportDelay lets changes that come together travel together (CTL-57).
 	reportDelay = 100 * time.Millisecond

@@ -13,8 +13,6 @@ import (
 // A session registers this node and decides which node key is in force.
 type session struct{ *Client }
 
-func (*session) String() string { return "control.session" }
-
 // A login is what stream and report work for. A new generation with the same
 // key is a new registration of it.
 type login struct {

@@ -14,8 +14,6 @@ import (
 // A stream holds one map poll and publishes what its frames add up to.
 type stream struct{ *Client }
 
-func (*stream) String() string { return "control.stream" }
-
 // Times of the map stream (control.md sections 8.3, 8.9 and 14.1).
 const (
 	watchdog    = 120 * time.Second // without a complete frame, a poll is given up
