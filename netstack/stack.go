@@ -50,7 +50,7 @@ const (
 type Config struct {
 	MTU        int          // inner MTU in bytes, 1280 to 65535; 0 means DefaultMTU
 	Recovery   Recovery     // loss detection of TCP
-	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means reno
+	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means cubic
 	Logger     *slog.Logger // nil discards
 }
 
@@ -96,7 +96,7 @@ func New(c Config) (*Stack, error) {
 		return nil, fmt.Errorf("netstack: MTU %d: want %d to %d", c.MTU, header.IPv6MinimumMTU, maxMTU)
 	}
 	if c.Congestion == "" {
-		c.Congestion = "reno"
+		c.Congestion = "cubic"
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -401,7 +401,7 @@ func TestDeadlines(t *testing.T) {
 	if err := <-got; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline moved while waiting: %v", err)
 	}
-	client.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	client.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	if n, err := client.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
 		t.Errorf("write that nobody reads: %d, %v", n, err)
 	}

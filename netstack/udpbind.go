@@ -70,10 +70,9 @@ func (s *Stack) listenUDP(addr netip.AddrPort) (*UDPConn, error) {
 		return nil, errorOf(&tcpip.ErrBadLocalAddress{})
 	}
 	c := s.newUDPConn(b)
-	if err := s.bindUDP(c); err != nil {
+	if err := s.bindUDP(c, addr.Addr()); err != nil {
 		return nil, err
 	}
-	c.local = net.UDPAddrFromAddrPort(shown(addr.Addr(), c.bound.port))
 	return c, nil
 }
 
@@ -101,10 +100,9 @@ func (s *Stack) dialUDP(ctx context.Context, src, dst netip.AddrPort) (*UDPConn,
 		networks: []tcpip.NetworkProtocolNumber{protocolOf(dst.Addr())},
 		local:    local, port: src.Port(), remote: dst,
 	})
-	if err := s.bindUDP(c); err != nil {
+	if err := s.bindUDP(c, local); err != nil {
 		return nil, err
 	}
-	c.local = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, c.bound.port))
 	return c, nil
 }
 
@@ -118,10 +116,10 @@ func (s *Stack) newUDPConn(b udpBinding) *UDPConn {
 	return c
 }
 
-// bindUDP makes c known to the demultiplexer, on a free port if it has none.
-func (s *Stack) bindUDP(c *UDPConn) error {
-	err := s.udp.bind(s.gv, c)
-	if err != nil {
+// bindUDP makes c known to the demultiplexer, on a free port if it has none. host
+// is the address that c shows as its own.
+func (s *Stack) bindUDP(c *UDPConn, host netip.Addr) error {
+	if err := s.udp.bind(s.gv, c, host); err != nil {
 		return err
 	}
 	if err := c.end.err(); err != nil { // it was too late for Close to see it
@@ -131,7 +129,7 @@ func (s *Stack) bindUDP(c *UDPConn) error {
 	return nil
 }
 
-func (p *udpPorts) bind(gv *stack.Stack, c *UDPConn) error {
+func (p *udpPorts) bind(gv *stack.Stack, c *UDPConn, host netip.Addr) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.bound.port == 0 {
@@ -139,6 +137,7 @@ func (p *udpPorts) bind(gv *stack.Stack, c *UDPConn) error {
 			return syscall.EADDRNOTAVAIL
 		}
 	}
+	c.local = net.UDPAddrFromAddrPort(shown(host, c.bound.port)) // before Close may see it
 	if err := gv.RegisterTransportEndpoint(c.bound.networks, udp.ProtocolNumber, c.bound.id(), c.in, ports.Flags{}, 0); err != nil {
 		return errorOf(err)
 	}
