@@ -17,16 +17,23 @@ type access struct {
 	attrs   netmap.CapMap
 }
 
-// accessOf returns what the policy means for a member.
-func (t *tailnet) accessOf(m *member) *access {
-	if t.access == nil {
-		t.compile()
-	}
-	return t.access[m.ID]
+// rights are the accesses of all members.
+type rights struct {
+	access map[netmap.NodeID]*access
+	stale  bool   // to be compiled anew
+	newest uint64 // version of a filter
 }
 
-// compile works out the policy for all members. A filter that comes out as it
-// was keeps its version, so that nobody is told it anew.
+// accessOf returns what the policy means for a member.
+func (t *tailnet) accessOf(m *member) *access {
+	if t.rights.stale {
+		t.compile()
+	}
+	return t.rights.access[m.ID]
+}
+
+// compile works out the policy for all members. A filter that comes out as it was
+// keeps its version, so that nobody is told it anew.
 func (t *tailnet) compile() {
 	t.approveRoutes()
 	t.choosePrimaries()
@@ -47,17 +54,20 @@ func (t *tailnet) compile() {
 		}
 	}
 	for id, a := range c.access {
-		a.version = t.filterVersion(t.lastAccess[id], a)
+		t.rights.number(t.rights.access[id], a)
 	}
-	t.access, t.lastAccess = c.access, c.access
+	t.rights.access, t.rights.stale = c.access, false
 }
 
-func (t *tailnet) filterVersion(old, a *access) uint64 {
+// number gives a the version of old if their filters are the same, else a new
+// one.
+func (r *rights) number(old, a *access) {
 	if old != nil && reflect.DeepEqual(old.filter, a.filter) {
-		return old.version
+		a.version = old.version
+		return
 	}
-	t.filters++
-	return t.filters
+	r.newest++
+	a.version = r.newest
 }
 
 // A compilation is the work of compile under way.
@@ -226,7 +236,7 @@ func (c *compilation) destinations(who selector, m *member) (ips []string) {
 func (c *compilation) prefixes(who selector, m *member) (ps []netip.Prefix) {
 	switch who.kind {
 	case everyone:
-		return slices.Concat(m.Addresses, subnets(m.offered()))
+		return slices.Concat(m.Addresses, m.offered())
 	case self:
 		if len(m.Tags) == 0 {
 			return m.Addresses

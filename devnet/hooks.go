@@ -77,15 +77,15 @@ func (n *Net) SetFailure(path string, status int) error {
 		return fmt.Errorf("devnet: status %d is no failure", status)
 	}
 	return n.do(func(t *tailnet, _ time.Time) {
-		if t.failures[path] = status; status == 0 {
-			delete(t.failures, path)
+		if t.faults.failures[path] = status; status == 0 {
+			delete(t.faults.failures, path)
 		}
 	})
 }
 
 // SetDelay holds every map frame back for d; 0 ends that.
 func (n *Net) SetDelay(d time.Duration) error {
-	return n.do(func(t *tailnet, _ time.Time) { t.delay = d })
+	return n.do(func(t *tailnet, _ time.Time) { t.faults.delay = d })
 }
 
 // SetOnline tells the peers of a node that it is online, or not, whatever is

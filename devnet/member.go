@@ -11,9 +11,22 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// A member is one node of the tailnet. Its exported fields are stored. What
-// they point to is never modified: map frames share it.
+// A member is one node of the tailnet. What its fields point to is never
+// modified: map frames share it.
 type member struct {
+	record
+	live        *live          // what peers learn by patch
+	version     uint64         // of the newest change that they learn as a whole Node
+	primary     []netip.Prefix // of Routes: those that lead here now
+	toldExpired bool
+	blocked     bool
+	streams     []*stream // under way, oldest first
+	session     *view     // of the newest stream, to be resumed
+	shown       shown     // the Node that peers get, and of when it is
+}
+
+// A record is the part of a member that is stored.
+type record struct {
 	ID        netmap.NodeID
 	StableID  netmap.StableID
 	Name      string // first label of the DNS name
@@ -30,18 +43,10 @@ type member struct {
 	Hostinfo  *control.Hostinfo
 	Routes    []netip.Prefix // that an administrator has approved
 	CapMap    netmap.CapMap  // attributes set by hand
-
-	live        *live          // what peers learn by patch
-	version     uint64         // of the newest change that they learn as a whole Node
-	primary     []netip.Prefix // of Routes: those that lead here now
-	toldExpired bool
-	blocked     bool
-	streams     []*stream // under way, oldest first
-	session     *view     // of the newest stream, to be resumed
-	shown       shown     // the Node that peers get, and of when it is
 }
 
-// A live is the part of a member that changes often. It is immutable.
+// A live is the part of a member that changes often. It is immutable, and stored,
+// too.
 type live struct {
 	HomeDERP  int
 	Endpoints []netip.AddrPort

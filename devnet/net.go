@@ -37,7 +37,7 @@ func Start(ctx context.Context, c Config) (*Net, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	t, err := newTailnet(c)
+	t, err := newTailnet(c, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -176,6 +176,11 @@ func (t *tailnet) join(r *registration, o *KeyOptions, now time.Time) *control.R
 	if t.cfg.KeyLifetime != 0 && len(tags) == 0 {
 		m.setExpiry(now.Add(t.cfg.KeyLifetime).UTC(), now)
 	}
+	if !m.live.Online { // the time that an ephemeral node may be away runs from here
+		l := *m.live
+		l.LastSeen = now.UTC()
+		t.setLive(m, l)
+	}
 	t.setHostinfo(m, r.Hostinfo)
 	t.touch(m)
 	t.regroup()
@@ -205,10 +210,10 @@ func (t *tailnet) newMember(r *registration, now time.Time) (*member, error) {
 	if hostname == "" && t.cfg.Headscale {
 		hostname = "invalid-" + randomHex(3)
 	}
-	m := &member{
+	m := &member{live: new(live), record: record{
 		ID: t.nextID, StableID: netmap.StableID("n" + randomHex(6) + "CNTRL"), Name: t.unusedName(cleanName(hostname), nil),
-		Machine: r.machine, Addresses: addrs, Created: now.UTC(), live: new(live),
-	}
+		Machine: r.machine, Addresses: addrs, Created: now.UTC(),
+	}}
 	t.nextID++
 	t.members[m.ID] = m
 	return m, nil

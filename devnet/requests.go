@@ -34,7 +34,7 @@ func (r *controlRun) inside() http.Handler {
 func (n *Net) failing(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var code int
-		if err := n.do(func(t *tailnet, _ time.Time) { code = t.failures[r.URL.Path] }); err != nil {
+		if err := n.do(func(t *tailnet, _ time.Time) { code = t.faults.failures[r.URL.Path] }); err != nil {
 			code = http.StatusServiceUnavailable
 		}
 		if code == 0 {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
@@ -26,14 +27,14 @@ type stored struct {
 	Keys     map[string]*authKey
 }
 
-// A storedMember is a member with what it has reported, without its presence.
+// A storedMember is a member as it was when the file was written.
 type storedMember struct {
-	Node *member
+	record
 	Live live
 }
 
 // load reads the state if there is any.
-func (t *tailnet) load() error {
+func (t *tailnet) load(now time.Time) error {
 	if t.cfg.StateDir == "" {
 		return nil
 	}
@@ -46,14 +47,14 @@ func (t *tailnet) load() error {
 	if err != nil {
 		return fmt.Errorf("devnet: state: %w", err)
 	}
-	if err := t.restore(b); err != nil {
+	if err := t.restore(b, now); err != nil {
 		return fmt.Errorf("devnet: %s is damaged: %w: remove it to start anew", path, err)
 	}
 	return nil
 }
 
 // restore takes the state from the bytes of a file.
-func (t *tailnet) restore(b []byte) error {
+func (t *tailnet) restore(b []byte, now time.Time) error {
 	var s stored
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
@@ -68,29 +69,28 @@ func (t *tailnet) restore(b []byte) error {
 			t.keys[text] = k
 		}
 	}
-	for _, m := range s.Members {
-		if err := t.restoreMember(m); err != nil {
+	for i := range s.Members {
+		if err := t.restoreMember(&s.Members[i], now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *tailnet) restoreMember(s storedMember) error {
-	m := s.Node
+func (t *tailnet) restoreMember(s *storedMember, now time.Time) error {
+	m := &member{record: s.record, live: &s.Live}
 	switch {
-	case m == nil || m.Name == "" || len(m.Addresses) == 0:
+	case m.Name == "" || len(m.Addresses) == 0:
 		return errors.New("a node has no name or no addresses")
 	case m.User < 1 || int(m.User) > len(t.users):
 		return fmt.Errorf("node %q has no owner", m.Name)
 	case t.members[m.ID] != nil || t.byName(m.Name) != nil || t.byKey(m.Key) != nil:
 		return fmt.Errorf("node %q is there twice", m.Name)
 	}
-	l := s.Live
-	if l.Online { // when the file was written
-		l.Online, l.LastSeen = false, m.Created
+	if s.Live.Online { // when the file was written
+		s.Live.Online, s.Live.LastSeen = false, now.UTC()
 	}
-	m.live = &l
+	m.toldExpired = m.expired(now)
 	t.members[m.ID] = m
 	t.nextID = max(t.nextID, m.ID+1)
 	t.touch(m)
@@ -105,7 +105,7 @@ func (t *tailnet) save() error {
 	}
 	s := stored{Private: t.private.SecretText(), NextID: t.nextID, NextAddr: t.nextAddr, Users: t.users, Keys: t.keys}
 	for _, m := range t.sorted() {
-		s.Members = append(s.Members, storedMember{m, *m.live})
+		s.Members = append(s.Members, storedMember{m.record, *m.live})
 	}
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

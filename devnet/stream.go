@@ -145,7 +145,7 @@ func (t *tailnet) endMap(s *stream, now time.Time) {
 // routes over.
 func (t *tailnet) setPresence(m *member, l live) {
 	if m.live.Online != l.Online && len(m.offered()) > 0 {
-		t.access = nil
+		t.rights.stale = true
 	}
 	t.setLive(m, l)
 }
@@ -202,7 +202,7 @@ func (s *stream) update(ctx context.Context, out *frames) error {
 				return
 			}
 			resp, more = s.view.next(t, m, now)
-			err, delay = nil, t.delay
+			err, delay = nil, t.faults.delay
 		})
 		if err := errors.Join(closed, err); err != nil || resp == nil {
 			return err

@@ -36,7 +36,7 @@ func (n *Net) SetSyntheticPeers(count int) error {
 		for _, p := range peers {
 			p.version = t.version
 		}
-		t.synthetic = peers
+		t.faults.synthetic = peers
 	})
 }
 
@@ -47,9 +47,11 @@ func syntheticPeer(i int, addrs []netip.Prefix, now time.Time) *member {
 	raw[key.Size-1] = 0x42
 	name := fmt.Sprintf("synthetic-%d", i)
 	return &member{
-		ID: netmap.NodeID(syntheticID + i), StableID: netmap.StableID(fmt.Sprintf("s%dCNTRL", i)), Name: name,
-		Key: key.NodePublicFromRaw(raw), Addresses: addrs, Approved: true, Created: now,
-		Hostinfo: &control.Hostinfo{OS: "linux", Hostname: name},
+		record: record{
+			ID: netmap.NodeID(syntheticID + i), StableID: netmap.StableID(fmt.Sprintf("s%dCNTRL", i)), Name: name,
+			Key: key.NodePublicFromRaw(raw), Addresses: addrs, Approved: true, Created: now,
+			Hostinfo: &control.Hostinfo{OS: "linux", Hostname: name},
+		},
 		live: &live{
 			HomeDERP: 1, Disco: key.DiscoPublicFromRaw(raw), Cap: control.CapabilityVersion, LastSeen: now,
 			Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 41641)}, // TEST-NET-1, RFC 5737

@@ -28,32 +28,35 @@ type tailnet struct {
 	nextID   netmap.NodeID
 	nextAddr uint32
 
-	policy             *policy
-	access, lastAccess map[netmap.NodeID]*access // what the policy means for each member; nil: to be compiled
-	filters            uint64                    // version of the newest filter
-	dns                *netmap.DNSConfig
-	records            []netmap.DNSRecord // set by nodes
-	synthetic          []*member
-
-	delay    time.Duration  // before each map frame
-	failures map[string]int // HTTP status by path
+	policy  *policy
+	rights  rights
+	dns     *netmap.DNSConfig
+	records []netmap.DNSRecord // set by nodes
+	faults  faults
 
 	version uint64 // grows with each change that a map shows
 	unsaved bool
 }
 
+// faults are what tests have asked for.
+type faults struct {
+	synthetic []*member
+	delay     time.Duration  // before each map frame
+	failures  map[string]int // HTTP status by path
+}
+
 // newTailnet reads the stored state, if there is any.
-func newTailnet(c Config) (*tailnet, error) {
+func newTailnet(c Config, now time.Time) (*tailnet, error) {
 	p, err := parsePolicy(c.Policy)
 	if err != nil {
 		return nil, err
 	}
 	t := &tailnet{
-		cfg: c, private: key.NewMachine(), policy: p, nextID: 1, nextAddr: 1, dns: defaultDNS(c.Domain),
+		cfg: c, private: key.NewMachine(), policy: p, rights: rights{stale: true}, nextID: 1, nextAddr: 1, dns: defaultDNS(c.Domain),
 		members: make(map[netmap.NodeID]*member), keys: make(map[string]*authKey), logins: make(map[string]*login),
-		calls: make(map[string]chan<- []byte), failures: make(map[string]int),
+		calls: make(map[string]chan<- []byte), faults: faults{failures: make(map[string]int)},
 	}
-	if err := t.load(); err != nil {
+	if err := t.load(now); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -72,7 +75,7 @@ func (t *tailnet) touch(m *member) {
 // policy. What the policy means is compiled anew.
 func (t *tailnet) regroup() {
 	t.changed()
-	t.access = nil
+	t.rights.stale = true
 }
 
 // setLive replaces what others learn of a member by patch.

@@ -2,6 +2,7 @@ package devnet
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -36,7 +37,7 @@ type view struct {
 type selfTold struct {
 	version uint64
 	live    *live
-	attrs   uint64 // version of the filter, with which attributes change
+	attrs   netmap.CapMap
 }
 
 // peerTold is which version of a peer a node has been told.
@@ -84,11 +85,11 @@ func (v *view) next(t *tailnet, m *member, now time.Time) (resp *control.MapResp
 
 func (v *view) setSelf(resp *control.MapResponse, t *tailnet, m *member) bool {
 	a := t.accessOf(m) // may change m: it chooses who carries routes
-	now := selfTold{m.version, m.live, a.version}
-	if v.told && v.self == now {
+	same := v.self.version == m.version && v.self.live == m.live && reflect.DeepEqual(v.self.attrs, a.attrs)
+	if v.told && same {
 		return false
 	}
-	v.self = now
+	v.self = selfTold{m.version, m.live, a.attrs}
 	resp.Node = m.forSelf(t.cfg.Domain, a.attrs)
 	v.setUser(resp, t, m.owner())
 	return true
@@ -113,7 +114,7 @@ func (v *view) setFilter(resp *control.MapResponse, t *tailnet, m *member) bool 
 func (v *view) setPeers(resp *control.MapResponse, t *tailnet, m *member) (changed, more bool) {
 	visible := t.accessOf(m).peers
 	if m.Approved {
-		visible = slices.Concat(visible, t.synthetic)
+		visible = slices.Concat(visible, t.faults.synthetic)
 	}
 	var whole []*control.Node
 	for _, p := range visible {
@@ -218,7 +219,7 @@ func (l *live) patch(id netmap.NodeID, new *live) *control.PeerChange {
 		c.DiscoKey = &new.Disco
 	}
 	if !slices.Equal(l.Endpoints, new.Endpoints) {
-		c.Endpoints = slices.Concat([]netip.AddrPort{}, new.Endpoints)
+		c.Endpoints = append([]netip.AddrPort{}, new.Endpoints...) // never nil: none is a value
 	}
 	if l.Online != new.Online {
 		c.Online = &new.Online
