@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -353,6 +354,7 @@ type ourNode struct {
 
 	first  string        // FirstPacket
 	panics chan struct{} // each makes the next handshake message sent panic
+	failUp atomic.Bool   // the next Up panics
 }
 
 // engineOurs makes a node with an Engine.
@@ -478,6 +480,9 @@ func (n *ourNode) Up(_ *Peer, initiator bool) {
 		role = "initiator"
 	}
 	n.w.note("%s up as %s", n.name, role)
+	if n.failUp.CompareAndSwap(true, false) {
+		panic("as ordered")
+	}
 }
 
 func (n *ourNode) GaveUp(*Peer) { n.w.note("%s gave up", n.name) }
