@@ -184,8 +184,10 @@ func TestSetSyntheticPeers(t *testing.T) {
 			t.Errorf("%d keys of %d peers", len(keys), count)
 		}
 	}
-	if err := n.SetSyntheticPeers(1 << 22); err == nil {
-		t.Error("more peers than addresses")
+	for _, count := range []int{-1, maxSynthetic + 1} {
+		if err := n.SetSyntheticPeers(count); err == nil {
+			t.Errorf("%d peers are made", count)
+		}
 	}
 	// A client takes them for what they seem to be.
 	if err := n.SetSyntheticPeers(3); err != nil {

@@ -11,16 +11,20 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// Where synthetic peers begin.
+// Where synthetic peers begin, and how many there may be.
 const (
 	syntheticID   = 1 << 40 // first node ID
 	syntheticAddr = 1 << 21 // first number of an address: the upper half of them
+	maxSynthetic  = 1_000_000
 )
 
 // SetSyntheticPeers gives every node so many peers that exist on the map only,
-// in place of those before.
+// in place of those before; at most a million.
 func (n *Net) SetSyntheticPeers(count int) error {
-	peers := make([]*member, 0, max(count, 0))
+	if count < 0 || count > maxSynthetic {
+		return fmt.Errorf("devnet: %d synthetic peers: want 0 to %d", count, maxSynthetic)
+	}
+	peers := make([]*member, 0, count)
 	now := time.Now().UTC()
 	for number := uint32(syntheticAddr); len(peers) < count; number++ {
 		addrs, ok, err := addressesFor(number)
