@@ -189,29 +189,35 @@ func TestGuardFragmentsHaveChecksums(t *testing.T) {
 	}
 }
 
-// A write that waits at the link holds up its own connection only: the receive
-// goroutine, other sockets and pure ACKs go on (WG-84).
+// A write that waits at the link holds its connection's lock and nothing else:
+// the receive goroutine, with segments of that very connection too, other sockets
+// and packets that never wait go on (WG-84).
 func TestGuardWaitingWriteHoldsNobodyElseUp(t *testing.T) {
 	a, b := newStack(t, a4), newStack(t, b4)
 	unplug := join(t, a, b, segmented)
-	stuck, sink := connected(t, a, b, b4)
+	conn, _ := connected(t, a, b, b4)
 	detach := a.Link().Attach() // a drain loop that stands still
 	unplug()
-	wrote := make(chan struct{})
-	go func() { defer close(wrote); stuck.Write(make([]byte, 64<<20)) }()
-	go io.Copy(io.Discard, sink)
-	// TCP stops by itself at its congestion window: fill the queue by hand.
 	filler := fakePacket(t, 60<<10)
+	filled := make(chan struct{})
 	go func() {
+		defer close(filled)
 		for a.link.push(filler) == nil {
 		}
 	}()
-	eventually(t, func() bool { return waiting(a.link) > 0 })
+	eventually(t, func() bool { return waiting(a.link) == 1 })
+	wrote := make(chan error, 1)
+	go func() { _, err := conn.Write([]byte("waits")); wrote <- err }()
+	eventually(t, func() bool { return waiting(a.link) == 2 })
+	local, remote := conn.local.AddrPort(), conn.remote.AddrPort()
 	passed := make(chan struct{})
 	go func() {
 		defer close(passed)
-		for port := range 100 { // the receive goroutine, with ACKs, RSTs and datagrams
-			a.Link().Inject(synPacket(t, netip.AddrPortFrom(b4, uint16(port+1)), netip.AddrPortFrom(a4, 9), 1))
+		for i := range 100 { // more than the processors of TCP have to do at once
+			ack := synPacket(t, remote, local, uint32(i))
+			ack[33] = packet.ACK
+			a.Link().Inject(withChecksum(t, ack))
+			a.Link().Inject(synPacket(t, netip.AddrPortFrom(b4, uint16(i+1)), netip.AddrPortFrom(a4, 9), 1))
 		}
 		dialUDP(t, a, netip.AddrPortFrom(b4, 9)).Write([]byte("x"))
 		listenTCP(t, a, anyPort)
@@ -221,10 +227,14 @@ func TestGuardWaitingWriteHoldsNobodyElseUp(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("a waiting write holds up others")
 	}
+	if n := waiting(a.link); n != 2 {
+		t.Errorf("%d writes wait, want 2", n)
+	}
 	detach()
-	stuck.SetLinger(0)
-	stuck.Close()
-	<-wrote
+	if err := <-wrote; err != nil {
+		t.Errorf("the write that waited: %v", err) // a segment lost, for TCP to repair
+	}
+	<-filled
 }
 
 // A stack that has nothing to do sends nothing: no neighbour or router

@@ -3,7 +3,6 @@ package netstack
 import (
 	"encoding/binary"
 	"io"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -147,7 +146,7 @@ func TestACKsCountWhileWindowIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.send(p.seq+64, packet.ACK, nil, nil)
-	if err := c.(net.Conn).SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	// All is acknowledged: nothing is sent again. A read opens the window, and
