@@ -51,6 +51,7 @@ func (s *peersService) apply(ctx context.Context, f *filterKeeper, nm *netmap.Ne
 	if err := s.settle(ctx, diff.added); err != nil {
 		return err
 	}
+	s.d.welcome()
 	s.d.applied.Store(given)
 	return nil
 }

@@ -126,6 +126,7 @@ type Dataplane struct {
 	errands chan []byte                 // ICMP for our own stack; outlives a restart
 	binding sync.Mutex                  // guards peer.tunnel against a change of masquerade
 	limits  limits
+	early   early
 	count   counters
 }
 

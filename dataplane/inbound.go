@@ -124,11 +124,22 @@ func (r *receiver) relayed(from transport.Endpoint, b []byte, more int) {
 	case transportMessage(b): // the keypair it names belongs to a peer, or it is dropped
 		r.wireguard(from, b, more)
 	case r.d.engine.Peer(from.Key) == nil:
-		r.d.count.dropped.add(UnknownSender, 1)
+		r.unknown(from, b)
 	case startsDisco(b):
 		r.disco(from, false, b)
 	default:
 		r.wireguard(from, b, more)
+	}
+}
+
+// unknown keeps or drops a packet of a relay's client that is no peer.
+func (r *receiver) unknown(from transport.Endpoint, b []byte) {
+	if !r.d.early.keep(from, b, r.d.engine.Now()) {
+		r.d.count.dropped.add(UnknownSender, 1)
+		return
+	}
+	if r.d.engine.Peer(from.Key) != nil { // it has become one meanwhile
+		r.d.welcome()
 	}
 }
 
