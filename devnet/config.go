@@ -28,6 +28,11 @@ const (
 // maxRelays is how many regions a tailnet may have; each has two sockets.
 const maxRelays = 16
 
+// relayQueue is how many packets of each kind a relay keeps for one client. A
+// loopback sender is faster than any real one, so it is more than the usual 32
+// (DERP-52).
+const relayQueue = 256
+
 // A Config says what tailnet to start. The zero Config lets everybody reach
 // everybody.
 type Config struct {

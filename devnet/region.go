@@ -89,7 +89,7 @@ func (r *region) open(ctx context.Context) (stop func(), err error) {
 		}
 		r.derpPort, r.stunPort = bound.Port(), udp.LocalAddr().Port()
 	}
-	derper := relay.New(r.private, relay.Options{Logger: r.log})
+	derper := relay.New(r.private, relay.Options{QueueDepth: relayQueue, Logger: r.log})
 	web := &http.Server{
 		Handler: derper.Handler(), TLSConfig: derper.TLSConfig(r.cert), ReadHeaderTimeout: headerTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0),
