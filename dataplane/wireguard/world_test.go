@@ -105,8 +105,15 @@ func (w *engineWorld) now() time.Duration { return time.Since(w.start) }
 
 // sleep lets time pass and waits until all that is due has happened.
 func (w *engineWorld) sleep(d time.Duration) {
+	w.fence()
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// fence orders what the test has written before what the wire reads.
+func (w *engineWorld) fence() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 }
 
 // until lets time pass up to an age of the world.
