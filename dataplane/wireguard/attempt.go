@@ -82,7 +82,7 @@ func (l *loop) giveUp(s *session) {
 	s.attempt.retryAt = 0
 	l.releasePending(s)
 	s.dropParked(false)
-	if s.eraseAt == 0 {
+	if !s.derived {
 		s.eraseAt = l.now + Tick(eraseAfter)
 	}
 	l.e.config.Events.GaveUp(s.peer)

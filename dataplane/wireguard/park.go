@@ -1,11 +1,16 @@
 package wireguard
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/seed94491740/tsnode/packet"
 )
+
+// keptParked is how many entries an empty queue keeps room for, so that a packet
+// or two cost one allocation each.
+const keptParked = 8
 
 // A parkQueue holds copies of outbound packets that wait for a keypair (WG-46).
 // While it is not empty later packets go behind those in it, so nothing
@@ -83,7 +88,7 @@ func (e *Engine) parkRoom(n int) bool { return e.counters.parked.Load()+int64(n)
 func (s *session) dropOldest() {
 	q := &s.parked
 	n := q.pkts[0].Len()
-	q.pkts = append(q.pkts[:0], q.pkts[1:]...)
+	q.pkts = slices.Delete(q.pkts, 0, 1)
 	q.bytes -= n
 	s.engine.counters.parked.Add(-int64(n))
 	s.engine.count(dropParkFull, 1)
@@ -130,6 +135,10 @@ func (s *session) dropParked(final bool) {
 func (s *session) empty() {
 	q := &s.parked
 	s.engine.counters.parked.Add(-int64(q.bytes))
-	q.pkts, q.bytes = nil, 0
+	clear(q.pkts)
+	if q.bytes = 0; cap(q.pkts) > keptParked {
+		q.pkts = nil
+	}
+	q.pkts = q.pkts[:0]
 	q.waiting.Store(false)
 }

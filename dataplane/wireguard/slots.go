@@ -16,9 +16,10 @@ type actorSession struct {
 
 	acceptedAt Tick // last accepted initiation of the peer
 	upAt       Tick // a keypair last became current
-	eraseAt    Tick
+	eraseAt    Tick // set anew by each keypair
 	healedAt   Tick // last initiation for an old stamp; WG-12
 	unknownAt  Tick // last want for an unknown index; WG-52
+	derived    bool // there was a keypair
 	erased     bool
 
 	timer int // position in the heap
@@ -34,7 +35,7 @@ func (l *loop) newKeypair(s *session, keys *transportKeys, local, remote uint32,
 		kp.rekeyAt = l.now + Tick(rekeyAfterTime) + l.e.jitter(rekeySpread)
 	}
 	l.e.indices.addKeypair(kp)
-	s.eraseAt = l.now + Tick(eraseAfter)
+	s.derived, s.eraseAt = true, l.now+Tick(eraseAfter)
 	return kp
 }
 
