@@ -50,8 +50,11 @@ var mayImport = map[string][]string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "internal/version",
 	}),
-	"devnet": slices.Concat(leaves, data, []string{"control", "transport/derp", "transport/derp/relay"}),
-	"proxy":  leaves,
+	"devnet": slices.Concat(leaves, data, []string{
+		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
+	}),
+	"devnet/internal/policy": slices.Concat(leaves, data),
+	"proxy":                  leaves,
 }
 
 // mayImportAnything are programs: nothing imports them.
@@ -64,7 +67,7 @@ var onlyIn = map[string][]string{
 	"golang.zx2c4.com/wireguard":             {"dataplane/wireguard"},
 	"github.com/thejerf/suture":              {"internal/actor", "node"},
 	"github.com/gaissmai/bart":               {"dataplane", "packetfilter"},
-	"github.com/tailscale/hujson":            {"devnet"},
+	"github.com/tailscale/hujson":            {"devnet/internal/policy"},
 	"github.com/klauspost/compress":          {"control", "devnet"},
 	"github.com/spf13/cobra":                 {"cmd/"},
 	"rsc.io/qr":                              {"cmd/"},

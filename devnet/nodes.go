@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed94491740/tsnode/devnet/internal/policy"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -192,7 +193,7 @@ func (n *Net) ApproveRoutes(name string, routes ...netip.Prefix) error {
 // SetTags replaces a node's tags. A node without tags belongs to its user.
 func (n *Net) SetTags(name string, tags ...string) error {
 	for _, tag := range tags {
-		if err := checkTag(tag); err != nil {
+		if err := policy.CheckTag(tag); err != nil {
 			return fmt.Errorf("devnet: %w", err)
 		}
 	}
@@ -224,9 +225,9 @@ func (n *Net) SetAttributes(name string, attrs netmap.CapMap) error {
 // address, a prefix, or autogroup:member, :tagged, :self, :internet. Other
 // sections are read over.
 func (n *Net) SetPolicy(hujson []byte) error {
-	p, err := parsePolicy(hujson)
+	p, err := policy.Parse(hujson, n.cfg.Domain)
 	if err != nil {
-		return err
+		return fmt.Errorf("devnet: %w", err)
 	}
 	return n.do(func(t *tailnet, _ time.Time) {
 		t.policy = p

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/devnet/internal/policy"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -214,6 +216,9 @@ func (t *tailnet) newMember(r *registration, now time.Time) (*member, error) {
 		ID: t.nextID, StableID: netmap.StableID("n" + randomHex(6) + "CNTRL"), Name: t.unusedName(cleanName(hostname), nil),
 		Machine: r.machine, Addresses: addrs, Created: now.UTC(),
 	}}
+	if t.cfg.Headscale {
+		m.StableID = netmap.StableID(strconv.FormatInt(int64(m.ID), 10))
+	}
 	t.nextID++
 	t.members[m.ID] = m
 	return m, nil
@@ -223,12 +228,12 @@ func (t *tailnet) newMember(r *registration, now time.Time) (*member, error) {
 func (t *tailnet) tagsFor(owner netmap.UserID, ofKey, asked []string) ([]string, error) {
 	all := slices.Concat(ofKey, asked)
 	for _, tag := range all {
-		if err := checkTag(tag); err != nil {
+		if err := policy.CheckTag(tag); err != nil {
 			return nil, err
 		}
 	}
 	for _, tag := range asked {
-		if !t.mayTag(owner, ofKey, tag) {
+		if !t.policy.MayTag(t.loginOf(owner), ofKey, tag) {
 			return nil, fmt.Errorf("requested tags [%s] are invalid or not permitted", tag)
 		}
 	}

@@ -81,8 +81,9 @@ func (n *Net) serveRegister(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if req.Followup != "" {
-		if err := n.awaitLogin(r.Context(), req.Followup); err != nil {
-			return // the node or this server has gone
+		if err := n.awaitLogin(r.Context(), req.Followup); err != nil { // the node or this server has gone
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
 		}
 	}
 	var resp *control.RegisterResponse

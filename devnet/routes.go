@@ -5,27 +5,15 @@ import (
 	"slices"
 )
 
-// mayOffer reports whether the policy approves a route that m offers by itself.
-func (p *policy) mayOffer(t *tailnet, m *member, route netip.Prefix) bool {
-	if route.Bits() == 0 {
-		return t.namesAny(p.exitNodes, m)
-	}
-	for pfx, who := range p.routes {
-		if pfx.Overlaps(route) && pfx.Bits() <= route.Bits() && t.namesAny(who, m) {
-			return true
-		}
-	}
-	return false
-}
-
 // approveRoutes approves what the policy's autoApprovers section does.
 func (t *tailnet) approveRoutes() {
 	for _, m := range t.members {
 		if m.Hostinfo == nil {
 			continue
 		}
+		n := t.policyNode(m)
 		for _, r := range m.Hostinfo.RoutableIPs {
-			if r.IsValid() && !slices.Contains(m.Routes, r.Masked()) && t.policy.mayOffer(t, m, r.Masked()) {
+			if r.IsValid() && !slices.Contains(m.Routes, r.Masked()) && t.policy.MayRoute(&n, r.Masked()) {
 				m.Routes = append(slices.Clone(m.Routes), r.Masked())
 				t.unsaved = true
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed94491740/tsnode/devnet/internal/policy"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -28,7 +29,7 @@ type tailnet struct {
 	nextID   netmap.NodeID
 	nextAddr uint32
 
-	policy  *policy
+	policy  *policy.Policy
 	rights  rights
 	dns     *netmap.DNSConfig
 	records []netmap.DNSRecord // set by nodes
@@ -47,7 +48,7 @@ type faults struct {
 
 // newTailnet reads the stored state, if there is any.
 func newTailnet(c Config, now time.Time) (*tailnet, error) {
-	p, err := parsePolicy(c.Policy)
+	p, err := parsePolicy(c)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,14 @@ func newTailnet(c Config, now time.Time) (*tailnet, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+func parsePolicy(c Config) (*policy.Policy, error) {
+	p, err := policy.Parse(c.Policy, c.Domain)
+	if err != nil {
+		return nil, fmt.Errorf("devnet: %w", err)
+	}
+	return p, nil
 }
 
 // changed notes a change that some map shows.
@@ -139,16 +148,16 @@ func (t *tailnet) profile(id netmap.UserID) netmap.UserProfile {
 	if id == taggedDevices {
 		return netmap.UserProfile{ID: id, LoginName: "tagged-devices", DisplayName: "Tagged Devices"}
 	}
-	name := t.users[id-1]
-	return netmap.UserProfile{ID: id, LoginName: loginName(name, t.cfg.Domain), DisplayName: name}
+	return netmap.UserProfile{ID: id, LoginName: t.loginOf(id), DisplayName: t.users[id-1]}
 }
 
-// loginName is a user's name in the form of a mail address.
-func loginName(user, domain string) string {
-	if strings.Contains(user, "@") {
-		return user
+// loginOf returns a user's name in the form of a mail address.
+func (t *tailnet) loginOf(id netmap.UserID) string {
+	name := t.users[id-1]
+	if strings.Contains(name, "@") {
+		return name
 	}
-	return user + "@" + domain
+	return name + "@" + t.cfg.Domain
 }
 
 // longWait is a wait for nothing in particular.

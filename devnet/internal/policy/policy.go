@@ -1,4 +1,14 @@
-package devnet
+// Package policy reads the policy file of a tailnet and works out what it means
+// for each node: the packet filter, the peers it sees, its attributes.
+//
+// It is a pure function of the file and of what the nodes are; who they are and
+// when to work it out anew is its caller's to know. It knows no server: the form
+// of the file is that of the hosted service and of Headscale, as far as a
+// devnet needs it.
+//
+// Source: doc/protocol/control.md section 13.3, doc/protocol/node-services.md
+// section 3.1.
+package policy
 
 import (
 	"bytes"
@@ -11,11 +21,13 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// allowAll is the policy of an empty Config.Policy.
+// allowAll is what an empty file stands for.
 const allowAll = `{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}`
 
-// A policy is a parsed policy file. It is immutable.
-type policy struct {
+// A Policy is a parsed policy file. It is immutable.
+type Policy struct {
+	domain string // of users without one: "NAME@" means NAME@domain
+
 	groups    map[string][]string // "group:NAME" to login names
 	hosts     map[string]netip.Prefix
 	tagOwners map[string][]selector // nil: everybody may ask for every tag
@@ -81,31 +93,35 @@ type grantEntry struct {
 	SrcPosture []string                     `json:"srcPosture"`
 }
 
-// parsePolicy reads a policy file; its errors name the entry.
-func parsePolicy(text []byte) (*policy, error) {
+// Parse reads a policy file, HuJSON; its errors name the entry. domain is that
+// of the users whom the file names as "NAME@".
+func Parse(text []byte, domain string) (*Policy, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		text = []byte(allowAll)
 	}
 	plain, err := hujson.Standardize(bytes.Clone(text))
 	if err != nil {
-		return nil, fmt.Errorf("devnet: policy: %w", err)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
 	var f policyFile
 	if err := json.Unmarshal(plain, &f); err != nil {
-		return nil, fmt.Errorf("devnet: policy: %w", err)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
-	p := &policy{groups: f.Groups, hosts: make(map[string]netip.Prefix)}
+	p := &Policy{domain: domain, groups: make(map[string][]string), hosts: make(map[string]netip.Prefix)}
 	if err := p.add(&f); err != nil {
-		return nil, fmt.Errorf("devnet: policy: %w", err)
+		return nil, fmt.Errorf("policy: %w", err)
 	}
 	return p, nil
 }
 
 // add takes the sections in the order in which they need each other.
-func (p *policy) add(f *policyFile) (err error) {
+func (p *Policy) add(f *policyFile) (err error) {
 	for name, users := range f.Groups {
 		if err := checkGroup(name, users); err != nil {
 			return fmt.Errorf("groups[%q]: %w", name, err)
+		}
+		for _, u := range users {
+			p.groups[name] = append(p.groups[name], p.loginName(u))
 		}
 	}
 	for name, text := range f.Hosts {
@@ -117,7 +133,7 @@ func (p *policy) add(f *policyFile) (err error) {
 		p.tagOwners = make(map[string][]selector)
 	}
 	for tag, owners := range f.TagOwners {
-		if err := checkTag(tag); err != nil {
+		if err := CheckTag(tag); err != nil {
 			return fmt.Errorf("tagOwners: %w", err)
 		}
 		if p.tagOwners[tag], err = p.selectors(owners, asSource); err != nil {
@@ -137,7 +153,7 @@ func (p *policy) add(f *policyFile) (err error) {
 	return p.addRest(f)
 }
 
-func (p *policy) addRest(f *policyFile) (err error) {
+func (p *Policy) addRest(f *policyFile) (err error) {
 	for i, a := range f.NodeAttrs {
 		n := nodeAttr{attrs: make(map[string][]json.RawMessage)}
 		if n.target, err = p.selectors(a.Target, asSource); err != nil {
@@ -168,7 +184,7 @@ func (p *policy) addRest(f *policyFile) (err error) {
 }
 
 // addACL reads an entry of "acls": destinations are WHO:PORTS.
-func (p *policy) addACL(a *aclEntry) (err error) {
+func (p *Policy) addACL(a *aclEntry) (err error) {
 	switch {
 	case a.Action != "accept":
 		return fmt.Errorf("action %q: want accept", a.Action)
@@ -204,7 +220,7 @@ func (p *policy) addACL(a *aclEntry) (err error) {
 
 // addGrant reads an entry of "grants": destinations, and apart from them what
 // is granted there.
-func (p *policy) addGrant(g *grantEntry) (err error) {
+func (p *Policy) addGrant(g *grantEntry) (err error) {
 	switch {
 	case len(g.SrcPosture) > 0:
 		return errPosture

@@ -1,4 +1,4 @@
-package devnet
+package policy
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package devnet
+package policy
 
 import (
 	"errors"
@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/seed94491740/tsnode/netmap"
 )
 
 // A selector names nodes or networks in a policy.
@@ -39,7 +37,7 @@ const (
 	asDestination role = true
 )
 
-func (p *policy) selectors(texts []string, as role) (all []selector, err error) {
+func (p *Policy) selectors(texts []string, as role) (all []selector, err error) {
 	for _, text := range texts {
 		s, err := p.selector(text, as)
 		if err != nil {
@@ -52,7 +50,7 @@ func (p *policy) selectors(texts []string, as role) (all []selector, err error) 
 
 // selector reads one selector and refuses what could never match, which is most
 // often a mistake.
-func (p *policy) selector(text string, as role) (selector, error) {
+func (p *Policy) selector(text string, as role) (selector, error) {
 	prefix, _, _ := strings.Cut(text, ":")
 	switch {
 	case text == "*":
@@ -60,14 +58,14 @@ func (p *policy) selector(text string, as role) (selector, error) {
 	case prefix == "autogroup":
 		return autogroup(text, as)
 	case prefix == "tag":
-		return selector{kind: tag, name: text}, checkTag(text)
+		return selector{kind: tag, name: text}, CheckTag(text)
 	case prefix == "group":
 		if _, ok := p.groups[text]; !ok {
 			return selector{}, fmt.Errorf("%q: this group is not defined", text)
 		}
 		return selector{kind: group, name: text}, nil
 	case strings.Contains(text, "@"):
-		return selector{kind: user, name: text}, nil
+		return selector{kind: user, name: p.loginName(text)}, nil
 	}
 	if pfx, ok := p.hosts[text]; ok {
 		return selector{kind: network, net: pfx}, nil
@@ -107,12 +105,15 @@ func checkGroup(name string, users []string) error {
 	return nil
 }
 
-// checkTag checks the form of a tag: "tag:", a letter, then letters, digits and
+// tagLetters may be in the name of a tag, in either case.
+const tagLetters = "abcdefghijklmnopqrstuvwxyz0123456789-"
+
+// CheckTag checks the form of a tag: "tag:", a letter, then letters, digits and
 // hyphens (control.md section 7.4).
-func checkTag(text string) error {
+func CheckTag(text string) error {
 	name := strings.TrimPrefix(text, "tag:")
 	low := strings.ToLower(name)
-	if name == text || name == "" || strings.Trim(low, nameLetters) != "" || low[0] < 'a' {
+	if name == text || name == "" || strings.Trim(low, tagLetters) != "" || low[0] < 'a' {
 		return fmt.Errorf("tag %q: want tag:NAME, NAME of letters, digits and hyphens", text)
 	}
 	return nil
@@ -130,57 +131,47 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// names reports whether s is one of the selectors that mean m itself. Networks
-// are looked at elsewhere: they may lie behind a node.
-func (t *tailnet) names(s selector, m *member) bool {
-	owned := len(m.Tags) == 0 // a node with tags belongs to nobody (SVC-119)
+// loginName completes "NAME@".
+func (p *Policy) loginName(text string) string {
+	if strings.HasSuffix(text, "@") {
+		return text + p.domain
+	}
+	return text
+}
+
+// names reports whether a selector means n itself. What lies behind it is looked
+// at elsewhere.
+func (p *Policy) names(s selector, n *Node) bool {
+	owned := len(n.Tags) == 0 // a node with tags belongs to nobody (SVC-119)
 	switch s.kind {
 	case everyone:
 		return true
 	case network:
-		return slices.ContainsFunc(m.Addresses, func(a netip.Prefix) bool { return s.net.Contains(a.Addr()) })
+		return slices.ContainsFunc(n.Addresses, func(a netip.Prefix) bool { return s.net.Contains(a.Addr()) })
 	case tag:
-		return slices.Contains(m.Tags, s.name)
+		return slices.Contains(n.Tags, s.name)
 	case members:
 		return owned
 	case tagged:
 		return !owned
 	}
-	return owned && t.namesUser(s, m.User)
+	return owned && p.namesUser(s, n.User)
 }
 
-// namesAny reports whether one of the selectors names m.
-func (t *tailnet) namesAny(all []selector, m *member) bool {
-	return slices.ContainsFunc(all, func(s selector) bool { return t.names(s, m) })
+// namesAny reports whether one of the selectors means n.
+func (p *Policy) namesAny(all []selector, n *Node) bool {
+	return slices.ContainsFunc(all, func(s selector) bool { return p.names(s, n) })
 }
 
-// namesUser reports whether a selector of people names a user.
-func (t *tailnet) namesUser(s selector, id netmap.UserID) bool {
-	if id == 0 {
-		return false
-	}
-	name := t.users[id-1]
-	is := func(login string) bool {
-		return login == name || login == name+"@" || login == loginName(name, t.cfg.Domain)
-	}
+// namesUser reports whether a selector of people means a user.
+func (p *Policy) namesUser(s selector, login string) bool {
 	switch s.kind {
 	case everyone, members:
 		return true
 	case user:
-		return is(s.name)
+		return login == s.name
 	case group:
-		return slices.ContainsFunc(t.policy.groups[s.name], is)
+		return slices.Contains(p.groups[s.name], login)
 	}
 	return false
-}
-
-// mayTag reports whether a user, or a node with some tags already, may give a
-// node a tag. Without a tagOwners section everybody may.
-func (t *tailnet) mayTag(id netmap.UserID, has []string, name string) bool {
-	if t.policy.tagOwners == nil || slices.Contains(has, name) {
-		return true
-	}
-	return slices.ContainsFunc(t.policy.tagOwners[name], func(s selector) bool {
-		return s.kind == tag && slices.Contains(has, s.name) || t.namesUser(s, id)
-	})
 }

@@ -1,67 +1,61 @@
-package devnet
+package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/seed94491740/tsnode/control"
-	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// newTestTailnet makes a tailnet without servers, with these members:
-//
-//	alice-1, alice-2, bob-1   of alice and bob@example.com
-//	web, db                   with tag:web and tag:db
-//	router                    of alice, a router to 10.1.0.0/16 and an exit node
-//
-// Their addresses end with .1, .2, … in that order.
-func newTestTailnet(t testing.TB, policy string) *tailnet {
-	t.Helper()
-	c := Config{Policy: []byte(policy)}
-	if err := c.complete(); err != nil {
-		t.Fatal(err)
+// testNodes are of alice (1, 2), bob (3), web (4), db (5) and alice's router to
+// 10.1.0.0/16, which is an exit node, too (6).
+func testNodes() []Node {
+	routes := prefixes("0.0.0.0/0", "10.1.0.0/16", "::/0")
+	return []Node{
+		newNode(1, "alice@tailnet.test"), newNode(2, "alice@tailnet.test"), newNode(3, "bob@example.com"),
+		newNode(4, "dev@tailnet.test", "tag:web"), newNode(5, "dev@tailnet.test", "tag:db"),
+		func() Node { n := newNode(6, "alice@tailnet.test"); n.Routes, n.Carries = routes, routes; return n }(),
 	}
-	n, err := newTailnet(c, time.Now())
+}
+
+func newNode(id netmap.NodeID, user string, tags ...string) Node {
+	return Node{ID: id, User: user, Tags: tags, Addresses: prefixes(fmt.Sprintf("100.64.%d.%d/32", id>>8, id&255), fmt.Sprintf("fd7a:115c:a1e0::%x/128", int64(id)))}
+}
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
+// nodeNames are how tests call the nodes.
+var nodeNames = []string{"alice-1", "alice-2", "bob-1", "web", "db", "router"}
+
+func byName(all map[netmap.NodeID]*Access, name string) *Access {
+	return all[netmap.NodeID(slices.Index(nodeNames, name)+1)]
+}
+
+func mustParse(t testing.TB, text string) *Policy {
+	t.Helper()
+	p, err := Parse([]byte(text), "tailnet.test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addMember(t, n, "alice-1", KeyOptions{User: "alice"})
-	addMember(t, n, "alice-2", KeyOptions{User: "alice"})
-	addMember(t, n, "bob-1", KeyOptions{User: "bob@example.com"})
-	addMember(t, n, "web", KeyOptions{Tags: []string{"tag:web"}})
-	addMember(t, n, "db", KeyOptions{Tags: []string{"tag:db"}})
-	router := addMember(t, n, "router", KeyOptions{User: "alice"}, "10.1.0.0/16", "0.0.0.0/0", "::/0")
-	router.Routes = router.Hostinfo.RoutableIPs
-	n.regroup()
-	return n
+	return p
 }
 
-func addMember(t testing.TB, n *tailnet, name string, o KeyOptions, routes ...string) *member {
-	t.Helper()
-	r := &registration{machine: key.NewMachine().Public(), RegisterRequest: &control.RegisterRequest{
-		NodeKey: key.NewNode().Public(), Hostinfo: &control.Hostinfo{Hostname: name},
-	}}
-	for _, p := range routes {
-		r.Hostinfo.RoutableIPs = append(r.Hostinfo.RoutableIPs, netip.MustParsePrefix(p))
-	}
-	if resp := n.join(r, &o, time.Now()); resp.Error != "" {
-		t.Fatalf("%s: %s", name, resp.Error)
-	}
-	return n.byKey(r.NodeKey)
-}
-
-// rulesOf renders the IPv4 half of a member's filter, a line for each rule.
-func rulesOf(n *tailnet, name string) string {
+// render writes the IPv4 half of a filter, a line for each rule.
+func render(filter []netmap.FilterRule) string {
 	var lines []string
-	for _, r := range n.accessOf(n.byName(name)).filter {
+	for _, r := range filter {
 		src := shorten(r.SrcIPs)
 		var dst []string
 		for _, d := range r.DstPorts {
@@ -109,11 +103,11 @@ func ports(r netmap.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-// peersOf names the peers of a member.
-func peersOf(n *tailnet, name string) string {
+// peerNames names the peers of a node.
+func peerNames(a *Access) string {
 	var names []string
-	for _, p := range n.accessOf(n.byName(name)).peers {
-		names = append(names, p.Name)
+	for _, id := range a.Peers {
+		names = append(names, nodeNames[id-1])
 	}
 	return strings.Join(names, " ")
 }
@@ -218,17 +212,17 @@ var policyTests = []struct {
 	peers:  map[string]string{"alice-1": ""},
 }}
 
-func TestPolicy(t *testing.T) {
+func TestCompile(t *testing.T) {
 	for _, test := range policyTests {
 		t.Run(test.name, func(t *testing.T) {
-			n := newTestTailnet(t, test.policy)
+			all := mustParse(t, test.policy).Compile(testNodes())
 			for name, want := range test.rules {
-				if diff := cmp.Diff(want, rulesOf(n, name)); diff != "" {
+				if diff := cmp.Diff(want, render(byName(all, name).Filter)); diff != "" {
 					t.Errorf("filter of %s (-want +got):\n%s", name, diff)
 				}
 			}
 			for name, want := range test.peers {
-				if got := peersOf(n, name); got != want {
+				if got := peerNames(byName(all, name)); got != want {
 					t.Errorf("peers of %s: %q, want %q", name, got, want)
 				}
 			}
@@ -236,14 +230,17 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// Visibility goes both ways, whatever the policy.
-func TestPolicySymmetry(t *testing.T) {
+// Who sees a node is seen by it, whatever the policy, and nobody sees himself.
+func TestPeersAreMutual(t *testing.T) {
 	for _, test := range policyTests {
-		n := newTestTailnet(t, test.policy)
-		for _, m := range n.sorted() {
-			for _, p := range n.accessOf(m).peers {
-				if !slices.Contains(n.accessOf(p).peers, m) {
-					t.Errorf("%s: %s sees %s, who does not see it", test.name, m.Name, p.Name)
+		all := mustParse(t, test.policy).Compile(testNodes())
+		for id, a := range all {
+			if a.Filter == nil || slices.Contains(a.Peers, id) {
+				t.Errorf("%s: node %d: %+v", test.name, id, a)
+			}
+			for _, p := range a.Peers {
+				if !slices.Contains(all[p].Peers, id) {
+					t.Errorf("%s: %d sees %d, who does not see it", test.name, id, p)
 				}
 			}
 		}
@@ -251,8 +248,8 @@ func TestPolicySymmetry(t *testing.T) {
 }
 
 // IPv6 is let in like IPv4.
-func TestPolicyIPv6(t *testing.T) {
-	n := newTestTailnet(t, `{"acls": [{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:web:80", "[fd7a:115c:a1e0::5]:53", "autogroup:internet:*"]}]}`)
+func TestIPv6(t *testing.T) {
+	all := mustParse(t, `{"acls": [{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:web:80", "[fd7a:115c:a1e0::5]:53", "autogroup:internet:*"]}]}`).Compile(testNodes())
 	want := map[string][]netmap.FilterRule{
 		"web": {{SrcIPs: []string{"100.64.0.3", "fd7a:115c:a1e0::3"}, DstPorts: []netmap.NetPortRange{
 			{IP: "100.64.0.4", Ports: netmap.PortRange{First: 80, Last: 80}}, {IP: "fd7a:115c:a1e0::4", Ports: netmap.PortRange{First: 80, Last: 80}},
@@ -262,17 +259,17 @@ func TestPolicyIPv6(t *testing.T) {
 		}}},
 	}
 	for name, rules := range want {
-		if diff := cmp.Diff(rules, n.accessOf(n.byName(name)).filter); diff != "" {
+		if diff := cmp.Diff(rules, byName(all, name).Filter); diff != "" {
 			t.Errorf("filter of %s (-want +got):\n%s", name, diff)
 		}
 	}
-	router := n.accessOf(n.byName("router")).filter
+	router := byName(all, "router").Filter
 	if len(router) != 1 || router[0].DstPorts[len(router[0].DstPorts)-1].IP != "2000::/3" {
 		t.Errorf("filter of the exit node: %v", router)
 	}
 }
 
-func TestPolicyErrors(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	acl := func(entry string) string { return `{"acls": [` + entry + `]}` }
 	grant := func(entry string) string { return `{"grants": [` + entry + `]}` }
 	for policy, want := range map[string]string{
@@ -310,8 +307,8 @@ func TestPolicyErrors(t *testing.T) {
 		`{"autoApprovers": {"routes": {"10.0.0.0/8": ["?"]}}}`:                                 "autoApprovers.routes",
 		`{"autoApprovers": {"exitNode": ["?"]}}`:                                               "autoApprovers.exitNode",
 	} {
-		_, err := parsePolicy([]byte(policy))
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "devnet: policy: ") {
+		_, err := Parse([]byte(policy), "tailnet.test")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "policy: ") {
 			t.Errorf("%s\n\tgot  %v\n\twant %s", policy, err, want)
 		}
 	}
@@ -349,45 +346,60 @@ func TestParseFlow(t *testing.T) {
 
 // A policy that parses compiles, and what it lets in is a filter that the
 // control protocol can carry.
-func FuzzParsePolicy(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, test := range policyTests {
 		f.Add([]byte(test.policy))
 	}
 	f.Add([]byte(`{"tagOwners": {"tag:a": ["tag:b", "alice@"]}, "nodeAttrs": [{"target": ["*"], "attr": ["x"]}], "autoApprovers": {"routes": {"10.0.0.0/8": ["*"]}, "exitNode": ["tag:web"]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		p, err := parsePolicy(text)
+		p, err := Parse(text, "tailnet.test")
 		if err != nil {
-			if !strings.HasPrefix(err.Error(), "devnet: policy: ") {
+			if !strings.HasPrefix(err.Error(), "policy: ") {
 				t.Errorf("error %q", err)
 			}
 			return
 		}
-		n := newTestTailnet(t, "")
-		n.policy = p
-		n.regroup()
-		for _, m := range n.sorted() {
-			for _, r := range n.accessOf(m).filter {
-				if len(r.SrcIPs) == 0 || len(r.DstPorts)+len(r.CapGrant) == 0 {
-					t.Errorf("rule without effect: %+v", r)
-				}
-				for _, d := range r.DstPorts {
-					if _, err := parsePrefix(d.IP); err != nil && !strings.Contains(d.IP, "-") || d.Ports.First > d.Ports.Last {
-						t.Errorf("destination %+v", d)
-					}
-				}
+		nodes := testNodes()
+		for id, a := range p.Compile(nodes) {
+			checkFilter(t, a.Filter)
+			if !slices.IsSorted(a.Peers) || slices.Contains(a.Peers, id) {
+				t.Errorf("peers of %d: %v", id, a.Peers)
 			}
+		}
+		for i := range nodes {
+			if _, err := json.Marshal(p.Attributes(&nodes[i])); err != nil {
+				t.Errorf("attributes: %v", err)
+			}
+			p.MayRoute(&nodes[i], netip.MustParsePrefix("10.0.0.0/8"))
+			p.MayTag(nodes[i].User, nodes[i].Tags, "tag:a")
 		}
 	})
 }
 
-func TestTagOwners(t *testing.T) {
-	n := newTestTailnet(t, `{
+func checkFilter(t *testing.T, filter []netmap.FilterRule) {
+	for _, r := range filter {
+		if len(r.SrcIPs) == 0 || len(r.DstPorts)+len(r.CapGrant) == 0 {
+			t.Errorf("rule without effect: %+v", r)
+		}
+		for _, d := range r.DstPorts {
+			if _, err := parsePrefix(d.IP); err != nil && !strings.Contains(d.IP, "-") || d.Ports.First > d.Ports.Last {
+				t.Errorf("destination %+v", d)
+			}
+		}
+		if _, err := json.Marshal(r); err != nil {
+			t.Errorf("rule %+v: %v", r, err)
+		}
+	}
+}
+
+func TestMayTag(t *testing.T) {
+	p := mustParse(t, `{
 		"groups": {"group:ops": ["bob@example.com"]},
 		"tagOwners": {"tag:web": ["alice@"], "tag:db": ["group:ops", "tag:web"], "tag:any": ["autogroup:member"], "tag:none": []},
 	}`)
-	alice, bob := n.userID("alice"), n.userID("bob@example.com")
+	const alice, bob = "alice@tailnet.test", "bob@example.com"
 	for _, test := range []struct {
-		user netmap.UserID
+		user string
 		has  []string
 		tag  string
 		want bool
@@ -398,101 +410,53 @@ func TestTagOwners(t *testing.T) {
 		{alice, nil, "tag:any", true}, {bob, nil, "tag:any", true},
 		{alice, nil, "tag:none", false}, {alice, nil, "tag:other", false},
 	} {
-		if got := n.mayTag(test.user, test.has, test.tag); got != test.want {
-			t.Errorf("user %d with %v and %s: %v", test.user, test.has, test.tag, got)
+		if got := p.MayTag(test.user, test.has, test.tag); got != test.want {
+			t.Errorf("%s with %v and %s: %v", test.user, test.has, test.tag, got)
 		}
+	}
+	if !mustParse(t, "").MayTag(alice, nil, "tag:x") {
+		t.Error("without a tagOwners section a tag is refused")
 	}
 }
 
-func TestNodeAttributes(t *testing.T) {
-	n := newTestTailnet(t, `{"nodeAttrs": [
+func TestAttributes(t *testing.T) {
+	p := mustParse(t, `{"nodeAttrs": [
 		{"target": ["tag:web"], "attr": ["funnel"]},
-		{"target": ["*"], "app": {"example.com/x": [1, 2]}},
+		{"target": ["tag:web", "tag:db"], "app": {"example.com/x": [1, 2]}},
 	]}`)
-	n.byName("db").CapMap = netmap.CapMap{"by-hand": nil}
-	n.regroup()
-	for name, want := range map[string]string{"web": "example.com/x funnel", "db": "by-hand example.com/x", "alice-1": "example.com/x"} {
-		got := strings.Join(slices.Sorted(maps.Keys(n.accessOf(n.byName(name)).attrs)), " ")
+	nodes := testNodes()
+	for i, want := range map[int]string{3: "example.com/x funnel", 4: "example.com/x", 0: ""} {
+		got := strings.Join(slices.Sorted(maps.Keys(p.Attributes(&nodes[i]))), " ")
 		if got != want {
-			t.Errorf("attributes of %s: %q, want %q", name, got, want)
+			t.Errorf("attributes of %s: %q, want %q", nodeNames[i], got, want)
 		}
 	}
 }
 
-func TestAutoApprovers(t *testing.T) {
-	n := newTestTailnet(t, `{"autoApprovers": {"routes": {"10.0.0.0/8": ["tag:web"], "fd00::/8": ["alice@"]}, "exitNode": ["tag:db"]}}`)
+func TestMayRoute(t *testing.T) {
+	p := mustParse(t, `{"autoApprovers": {"routes": {"10.0.0.0/8": ["tag:web"], "fd00::/8": ["alice@"]}, "exitNode": ["tag:db"]}}`)
+	nodes := testNodes()
 	for _, test := range []struct {
-		name   string
-		tags   []string
-		offers []string
-		want   string
+		node  int
+		route string
+		want  bool
 	}{
-		{"r1", []string{"tag:web"}, []string{"10.2.0.0/16", "192.168.0.0/24", "0.0.0.0/0", "0.0.0.0/1"}, "[10.2.0.0/16]"},
-		{"r2", []string{"tag:db"}, []string{"10.3.0.0/16", "0.0.0.0/0", "::/0"}, "[0.0.0.0/0 ::/0]"},
-		{"r3", nil, []string{"fd00:1::/64", "10.4.0.0/16"}, "[]"},
+		{3, "10.2.0.0/16", true}, {3, "10.0.0.0/8", true}, {3, "0.0.0.0/1", false}, {3, "192.168.0.0/24", false}, {3, "0.0.0.0/0", false},
+		{4, "0.0.0.0/0", true}, {4, "::/0", true}, {4, "10.2.0.0/16", false}, {0, "fd00:1::/64", true}, {2, "fd00:1::/64", false},
 	} {
-		m := addMember(t, n, test.name, KeyOptions{Tags: test.tags}, test.offers...)
-		n.accessOf(m)
-		if got := fmt.Sprint(m.primary); got != test.want {
-			t.Errorf("%s: routes %s, want %s", test.name, got, test.want)
+		if got := p.MayRoute(&nodes[test.node], netip.MustParsePrefix(test.route)); got != test.want {
+			t.Errorf("%s to %s: %v", nodeNames[test.node], test.route, got)
 		}
 	}
 }
 
-// Of two routers to one network the first that is online carries it; exit nodes
-// all do.
-func TestPrimaryRoutes(t *testing.T) {
-	n := newTestTailnet(t, "")
-	second := addMember(t, n, "second", KeyOptions{}, "10.1.0.0/16", "0.0.0.0/0")
-	second.Routes = second.Hostinfo.RoutableIPs
-	n.regroup()
-	first := n.byName("router")
-	check := func(when, want1, want2 string) {
-		t.Helper()
-		n.accessOf(first)
-		if got1, got2 := fmt.Sprint(first.primary), fmt.Sprint(second.primary); got1 != want1 || got2 != want2 {
-			t.Errorf("%s: %s and %s, want %s and %s", when, got1, got2, want1, want2)
-		}
-	}
-	online := func(m *member, on bool) {
-		l := *m.live
-		l.Online = on
-		n.setPresence(m, l)
-	}
-	check("both away", "[0.0.0.0/0 10.1.0.0/16 ::/0]", "[0.0.0.0/0]")
-	version := second.version
-	online(second, true)
-	check("the second comes", "[0.0.0.0/0 ::/0]", "[0.0.0.0/0 10.1.0.0/16]")
-	if second.version == version {
-		t.Error("peers are not told that the second carries the route")
-	}
-	online(first, true)
-	check("both there", "[0.0.0.0/0 10.1.0.0/16 ::/0]", "[0.0.0.0/0]")
-	first.Hostinfo = &control.Hostinfo{}
-	n.regroup()
-	check("the first offers nothing", "[]", "[0.0.0.0/0 10.1.0.0/16]")
-}
-
-// Only a filter that has changed gets a new version.
-func TestFilterVersions(t *testing.T) {
-	n := newTestTailnet(t, `{"acls": [{"action": "accept", "src": ["alice@"], "dst": ["tag:web:80"]}]}`)
-	web, db := n.accessOf(n.byName("web")).version, n.accessOf(n.byName("db")).version
-	addMember(t, n, "alice-3", KeyOptions{User: "alice"})
-	if got := n.accessOf(n.byName("web")).version; got == web {
-		t.Error("the filter of web lacks a new version")
-	}
-	if got := n.accessOf(n.byName("db")).version; got != db {
-		t.Error("the filter of db, which is the same, has a new version")
-	}
-}
-
-// Compiling costs members × rules, not more.
+// Compiling costs members × rules, and members × peers.
 func BenchmarkCompile(b *testing.B) {
-	n := newTestTailnet(b, policyTests[2].policy)
+	p, nodes := mustParse(b, policyTests[2].policy), testNodes()
 	for i := range 500 {
-		addMember(b, n, fmt.Sprintf("n%d", i), KeyOptions{User: "alice"})
+		nodes = append(nodes, newNode(netmap.NodeID(i+7), "alice@tailnet.test"))
 	}
 	for b.Loop() {
-		n.compile()
+		p.Compile(nodes)
 	}
 }
