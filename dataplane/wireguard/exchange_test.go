@@ -625,3 +625,54 @@ func TestUnknownIndexOfRelay(t *testing.T) {
 		}
 	})
 }
+
+// TestInitiationIsAnAnswer: a valid initiation shows that the peer is there, so
+// that data sent before does not cause one of ours (WG-42).
+func TestInitiationIsAnAnswer(t *testing.T) {
+	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
+		w.open2(a, b)
+		if a.session().noAnswerAt.Load() == 0 {
+			t.Fatal("data was sent and no answer is awaited")
+		}
+		w.until(10 * time.Second)
+		a.give(newPaper(w, 9).initiate(w, 9, w.stamp(time.Second)))
+		if at := a.session().noAnswerAt.Load(); at != 0 {
+			t.Errorf("an answer is awaited until %d", at)
+		}
+		if heard := a.peer().LastHeard(); heard < Tick(10*time.Second) {
+			t.Errorf("last heard at %v", time.Duration(heard))
+		}
+		w.until(30 * time.Second)
+		w.wantTimes("a>b initiation", 0, 0)
+	})
+}
+
+// TestCrossedSlots: our response arrives when next has just been confirmed and
+// the actor has not seen it yet: both become current, one after the other.
+func TestCrossedSlots(t *testing.T) {
+	e, p := laneEngine(t, 1280)
+	l, s := newLoop(e), e.sessionOf(p)
+	made := func(initiator bool) *keypair {
+		return l.newKeypair(s, new(transportKeys), e.indices.choose(), 1, initiator)
+	}
+	old, next, ours := made(true), made(false), made(true)
+	l.setCurrent(s, old)
+	l.setNext(s, next)
+	next.unconfirmed.Store(false)
+	l.setCurrent(s, ours)
+	if s.current.Load() != ours || s.next != nil || s.previous != [2]*keypair{next, old} {
+		t.Error("the slots are not current := ours, previous := next, old")
+	}
+	if got := e.Stats().Handshakes; got != 3 {
+		t.Errorf("%d keypairs became current, want 3", got)
+	}
+	unconfirmed, again := made(false), made(true)
+	l.setNext(s, unconfirmed)
+	l.setCurrent(s, again)
+	if s.current.Load() != again || s.previous != [2]*keypair{unconfirmed, ours} || e.lookup(old.local) != nil || e.lookup(next.local) != nil {
+		t.Error("the slots are not current := again, previous := unconfirmed, ours")
+	}
+	if e.lookup(unconfirmed.local) != unconfirmed || !unconfirmed.unconfirmed.Load() {
+		t.Error("an unconfirmed keypair does not go on receiving after a crossing")
+	}
+}

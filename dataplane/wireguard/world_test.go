@@ -345,13 +345,12 @@ func engineTextOf(pkt []byte) string {
 
 // An ourNode is an Engine in a world, with a supervisor of the plainest kind.
 type ourNode struct {
-	w      *engineWorld
-	name   string
-	e      *Engine
-	src    *Source
-	stop   context.CancelFunc
-	done   chan struct{}
-	starts int
+	w    *engineWorld
+	name string
+	e    *Engine
+	src  *Source
+	stop context.CancelFunc
+	done chan struct{}
 
 	mu     sync.Mutex // one user of the sealer, one of the opener
 	sealer *Sealer
