@@ -93,6 +93,9 @@ func runEnd(role string, port int, length time.Duration, streams int) error {
 		for _, s := range d.Services() {
 			g.Go(s.Serve)
 		}
+		if err := ready(ctx, d, socket); err != nil {
+			return err
+		}
 		if role == "server" {
 			r, err = serve(stack)
 		} else {
@@ -104,6 +107,24 @@ func runEnd(role string, port int, length time.Duration, streams int) error {
 		return fmt.Errorf("%s: %w", role, err)
 	}
 	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+// ready waits until the pipeline has taken its network map and the socket is
+// bound.
+func ready(ctx context.Context, d *dataplane.Dataplane, socket *udp.Socket) error {
+	for {
+		nm, applied := d.Applied().Load()
+		at, bound := socket.Bound()
+		if nm != nil && at.V4.IsValid() {
+			return nil
+		}
+		select {
+		case <-applied:
+		case <-bound:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // send writes for the given time over all streams, then closes them and waits
