@@ -71,6 +71,7 @@ func FuzzIndexTable(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0, 1}, 400))
 	f.Add(bytes.Repeat([]byte{0, 0, 0, 2, 9, 3, 7}, 300))
 	f.Fuzz(func(t *testing.T, ops []byte) {
+		ops = ops[:min(len(ops), 2000)] // a keypair is large
 		random := rand.New(rand.NewPCG(1, uint64(len(ops))))
 		table := newIndexTable(engineReader{random})
 		keypairs, pendings := map[uint32]*keypair{}, map[uint32]*pending{}
@@ -133,6 +134,7 @@ func FuzzPeerTable(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 1, 2, 3})
 	f.Add(bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 200, 3, 5, 7}, 50))
 	f.Fuzz(func(t *testing.T, ops []byte) {
+		ops = ops[:min(len(ops), 5000)]
 		table, model := newPeerTable(), map[key.NodePublic]*Peer{}
 		for _, op := range ops {
 			k := key.NodePublicFromRaw([32]byte{op})
