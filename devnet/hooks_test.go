@@ -23,7 +23,9 @@ func TestPings(t *testing.T) {
 	startClient(t, n, "a", withAuthKey(n.AuthKey(KeyOptions{})), func(c *control.Config) {
 		c.C2N = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "at "+r.URL.Path) })
 	})
-	awaitOnline(t, n, "a", true)
+	if err := n.AwaitOnline(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
 	if d, err := n.Ping(ctx, "a"); err != nil || d <= 0 {
 		t.Errorf("ping: %v, %v", d, err)
 	}
@@ -44,6 +46,33 @@ func TestPings(t *testing.T) {
 		if string(b) != want || err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %q, %v", path, resp.StatusCode, b, err)
 		}
+	}
+}
+
+// A liveness probe is answered without Noise, too.
+func TestHeadscalePing(t *testing.T) {
+	n := New(t, Config{Headscale: true})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	k := n.AuthKey(KeyOptions{Reusable: true})
+	startClient(t, n, "a", withAuthKey(k))
+	startClient(t, n, "b", withAuthKey(k))
+	if err := n.AwaitOnline(ctx, "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := n.Ping(ctx, "a"); err != nil || d <= 0 {
+		t.Errorf("ping: %v, %v", d, err)
+	}
+}
+
+// Nobody waits longer than it wants.
+func TestAwait(t *testing.T) {
+	n := New(t, Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	newRawNode(t, n, "a").join(KeyOptions{})
+	if err := n.AwaitOnline(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "Name:a") {
+		t.Errorf("got %v", err)
 	}
 }
 

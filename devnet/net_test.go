@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -242,9 +241,9 @@ func (n *Net) registerDirect(name string, o KeyOptions) (machine key.MachinePubl
 
 // attachDirect begins a map stream without a network.
 func (n *Net) attachDirect(t *testing.T, machine key.MachinePublic, node key.NodePublic) *stream {
-	s := &stream{net: n, cancel: func() {}, forged: make(chan []byte)}
-	err := n.do(func(core *tailnet, now time.Time) {
-		if err := core.beginMap(s, machine, &control.MapRequest{Stream: true, NodeKey: node}, netip.IPv4Unspecified(), now); err != nil {
+	s := &stream{net: n, machine: machine, at: loopback, cancel: func() {}, forged: make(chan []byte)}
+	err := n.do(func(core *tailnet, _ time.Time) {
+		if err := core.beginMap(s, &control.MapRequest{Stream: true, NodeKey: node}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -339,6 +338,9 @@ func TestKeepAlive(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the stream ends with %v", err)
 		}
+		if !w.deadline.IsZero() || !w.hadDeadline {
+			t.Errorf("deadline of a quiet stream: %v; of a frame: %v", w.deadline, w.hadDeadline)
+		}
 		if len(w.at) != 6 || !strings.Contains(w.frames[0], `"Node"`) {
 			t.Fatalf("frames %q at %v", w.frames, w.at)
 		}
@@ -352,9 +354,17 @@ func TestKeepAlive(t *testing.T) {
 
 // A scriptedWriter is a response that notes when it was written to.
 type scriptedWriter struct {
-	began  time.Time
-	frames []string
-	at     []time.Duration
+	began       time.Time
+	frames      []string
+	at          []time.Duration
+	deadline    time.Time
+	hadDeadline bool
+}
+
+// SetWriteDeadline is what http.ResponseController looks for.
+func (w *scriptedWriter) SetWriteDeadline(at time.Time) error {
+	w.deadline, w.hadDeadline = at, w.hadDeadline || !at.IsZero()
+	return nil
 }
 
 func (w *scriptedWriter) Header() http.Header { return http.Header{} }

@@ -118,6 +118,19 @@ func (n *Net) Await(ctx context.Context, wanted func([]NodeInfo) bool) error {
 	}
 }
 
+// AwaitOnline waits until the named nodes have a map stream.
+func (n *Net) AwaitOnline(ctx context.Context, names ...string) error {
+	return n.Await(ctx, func(all []NodeInfo) bool {
+		online := 0
+		for _, i := range all {
+			if i.Online && slices.Contains(names, i.Name) {
+				online++
+			}
+		}
+		return online == len(names)
+	})
+}
+
 // Remove removes a node from the tailnet. It has to join anew.
 func (n *Net) Remove(name string) error {
 	return n.withNode(name, func(t *tailnet, m *member, _ time.Time) error {

@@ -22,10 +22,11 @@ const pathAnswer = "/machine/ping-response"
 // maxCalls is how many pings wait for an answer at most.
 const maxCalls = 1000
 
-// Ping asks a node for a sign of life and returns how long that took.
+// Ping asks a node for a sign of life and returns how long that took. As
+// Headscale does it, the answer comes without Noise.
 func (n *Net) Ping(ctx context.Context, name string) (time.Duration, error) {
 	began := time.Now()
-	_, err := n.call(ctx, name, control.PingRequest{URLIsNoise: true})
+	_, err := n.call(ctx, name, control.PingRequest{URLIsNoise: !n.cfg.Headscale})
 	return time.Since(began), err
 }
 

@@ -32,9 +32,9 @@ type registration struct {
 func (r *registration) check() error {
 	switch {
 	case r.NodeKey.IsZero():
-		return errors.New("NodeKey is missing")
+		return errors.New("no NodeKey")
 	case r.Hostinfo == nil:
-		return errors.New("Hostinfo is missing")
+		return errors.New("no Hostinfo")
 	}
 	return nil
 }

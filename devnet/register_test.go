@@ -290,8 +290,8 @@ func FuzzMapRequest(f *testing.F) {
 		v := newView(n, peer.ID, loopback)
 		seen := make(map[netmap.NodeID]bool)
 		for range 2 {
-			s := &stream{cancel: func() {}}
-			if err := n.beginMap(s, m.Machine, req, loopback, time.Now()); err != nil {
+			s := &stream{machine: m.Machine, at: loopback, cancel: func() {}}
+			if err := n.beginMap(s, req); err != nil {
 				t.Fatal(err)
 			}
 			resp, _ := v.next(n, peer, time.Now())

@@ -99,7 +99,7 @@ func (n *Net) serveMapRequest(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &req) || !n.supported(w, req.Version) {
 		return
 	}
-	switch err := n.serveMap(w, r, connOf(r).Machine, &req); {
+	switch err := n.serveMap(w, r, &req); {
 	case err == nil:
 	case errors.Is(err, errUnknownNode):
 		http.Error(w, err.Error(), http.StatusNotFound)

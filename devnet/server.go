@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -184,8 +185,8 @@ const (
 // serveKey tells the server's key (control.md section 2).
 func (r *controlRun) serveKey(w http.ResponseWriter, req *http.Request) {
 	if r.net.cfg.Headscale {
-		var v int
-		if _, err := fmt.Sscanf(req.FormValue("v"), "%d", &v); err != nil {
+		v, err := strconv.Atoi(req.FormValue("v"))
+		if err != nil {
 			http.Error(w, "capability version must be set", http.StatusBadRequest)
 			return
 		}

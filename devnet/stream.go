@@ -42,31 +42,33 @@ var (
 
 // A stream is one map poll.
 type stream struct {
-	net    *Net
-	id     netmap.NodeID
-	cancel context.CancelFunc
-	forged chan []byte // frames of tests
-	view   *view
+	net     *Net
+	machine key.MachinePublic // proven
+	at      netip.Addr        // of this server, as the node knows it
+	cancel  context.CancelFunc
+	forged  chan []byte // frames of tests
+
+	id   netmap.NodeID // of the node; set by beginMap
+	view *view         // nil: nothing is to be told
 }
 
 // serveMap answers a map request: a lite update, a single map or the stream
 // (control.md section 8). An error comes before anything was written.
-func (n *Net) serveMap(w http.ResponseWriter, r *http.Request, machine key.MachinePublic, req *control.MapRequest) error {
-	s := &stream{net: n, forged: make(chan []byte, maxForged)}
+func (n *Net) serveMap(w http.ResponseWriter, r *http.Request, req *control.MapRequest) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	s.cancel = cancel
+	s := &stream{net: n, machine: connOf(r).Machine, at: localAddr(r), cancel: cancel, forged: make(chan []byte, maxForged)}
 	fw, err := control.NewFrameWriter(w, req.Compress)
 	if err != nil {
 		return err
 	}
-	closed := n.do(func(t *tailnet, now time.Time) {
-		err = t.beginMap(s, machine, req, localAddr(r), now)
+	closed := n.do(func(t *tailnet, _ time.Time) {
+		err = t.beginMap(s, req)
 	})
 	switch {
 	case closed != nil || err != nil:
 		return errors.Join(closed, err)
-	case s.view == nil: // nothing is to be told
+	case s.view == nil:
 		w.WriteHeader(http.StatusOK)
 		return nil
 	case req.Stream:
@@ -79,9 +81,9 @@ func (n *Net) serveMap(w http.ResponseWriter, r *http.Request, machine key.Machi
 }
 
 // beginMap takes the report that a request is and makes the view of a stream.
-func (t *tailnet) beginMap(s *stream, machine key.MachinePublic, req *control.MapRequest, at netip.Addr, now time.Time) error {
+func (t *tailnet) beginMap(s *stream, req *control.MapRequest) error {
 	m := t.byKey(req.NodeKey)
-	if m == nil || m.Machine != machine {
+	if m == nil || m.Machine != s.machine {
 		return errUnknownNode
 	}
 	if m.blocked {
@@ -95,16 +97,16 @@ func (t *tailnet) beginMap(s *stream, machine key.MachinePublic, req *control.Ma
 	case !req.Stream && (req.OmitPeers || t.cfg.Headscale):
 		return nil
 	case !req.Stream:
-		s.view = newView(t, m.ID, at)
+		s.view = newView(t, m.ID, s.at)
 		s.view.handle = "" // there is nothing to resume
 		return nil
 	}
-	t.attach(m, s, req, at)
+	t.attach(m, s, req)
 	return nil
 }
 
 // attach makes s a stream of m. Older ones end (control.md section 8.1).
-func (t *tailnet) attach(m *member, s *stream, req *control.MapRequest, at netip.Addr) {
+func (t *tailnet) attach(m *member, s *stream, req *control.MapRequest) {
 	limit := 1
 	if t.cfg.Headscale {
 		limit = maxStreams
@@ -117,7 +119,7 @@ func (t *tailnet) attach(m *member, s *stream, req *control.MapRequest, at netip
 	if m.session.resumes(req) {
 		s.view = m.session
 	} else {
-		s.view = newView(t, m.ID, at)
+		s.view = newView(t, m.ID, s.at)
 	}
 	s.view.greet = true
 	m.session = s.view
@@ -156,9 +158,11 @@ type frames struct {
 	control *http.ResponseController
 }
 
-// write sends a frame within writeTimeout.
+// write sends a frame within writeTimeout. The deadline is for the frame alone:
+// one that passes while the stream is quiet would end it.
 func (f *frames) write(frame func(*control.FrameWriter) error) error {
-	f.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // without it a dead node is noticed later
+	f.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // a writer without deadlines notices a dead node later
+	defer f.control.SetWriteDeadline(time.Time{})
 	if err := frame(f.w); err != nil {
 		return err
 	}
