@@ -39,6 +39,12 @@ func (r *registration) check() error {
 	return nil
 }
 
+// needsOther reports whether the node accepts no tailnet but another one.
+func (r *registration) needsOther(domain string) bool {
+	wanted, required := strings.CutPrefix(r.Tailnet, "required:")
+	return required && wanted != domain
+}
+
 // register answers a registration (control.md section 7). One that follows up a
 // login is passed in when that is decided.
 func (t *tailnet) register(r *registration, now time.Time) *control.RegisterResponse {
@@ -57,7 +63,7 @@ func (t *tailnet) register(r *registration, now time.Time) *control.RegisterResp
 	case m != nil && !m.expired(now):
 		t.setHostinfo(m, r.Hostinfo)
 		return t.accepted(m)
-	case r.Tailnet != "" && strings.TrimPrefix(r.Tailnet, "required:") != t.cfg.Domain && strings.HasPrefix(r.Tailnet, "required:"):
+	case r.needsOther(t.cfg.Domain):
 		return refused(fmt.Sprintf("tailnet %q is not known here: this is %s", r.Tailnet, t.cfg.Domain))
 	case m != nil && !t.cfg.Headscale:
 		return &control.RegisterResponse{NodeKeyExpired: true, MachineAuthorized: m.Approved}

@@ -27,46 +27,53 @@ type Access struct {
 // Compile works out what the policy means for each of the nodes, which are all
 // that there are.
 func (p *Policy) Compile(nodes []Node) map[netmap.NodeID]*Access {
-	c := compilation{p, nodes, make(map[netmap.NodeID]map[netmap.NodeID]bool), make(map[netmap.NodeID]*Access)}
+	c := compilation{p, nodes, make([]bitset, len(nodes)), make([]Access, len(nodes))}
 	for i := range nodes {
-		c.access[nodes[i].ID] = &Access{Filter: []netmap.FilterRule{}}
+		c.meet[i], c.access[i].Filter = newBitset(len(nodes)), []netmap.FilterRule{}
 	}
 	for i := range p.rules {
 		c.apply(&p.rules[i])
 	}
-	for id, known := range c.meet {
-		delete(known, id)
-		c.access[id].Peers = slices.Sorted(maps.Keys(known))
+	all := make(map[netmap.NodeID]*Access, len(nodes))
+	for i := range nodes {
+		a := &c.access[i]
+		for peer := range c.meet[i].all() {
+			if peer != i {
+				a.Peers = append(a.Peers, nodes[peer].ID)
+			}
+		}
+		slices.Sort(a.Peers)
+		all[nodes[i].ID] = a
 	}
-	return c.access
+	return all
 }
 
-// A compilation is the work of compile under way.
+// A compilation is the work of Compile under way. Nodes are meant by their
+// position.
 type compilation struct {
 	*Policy
 	nodes  []Node
-	meet   map[netmap.NodeID]map[netmap.NodeID]bool // who is whose peer
-	access map[netmap.NodeID]*Access
+	meet   []bitset // for each node: who is to be its peer
+	access []Access
 }
 
 // A sourceSet is who may use a rule: addresses for the filter, and the nodes that
 // have them, or have the way to them.
 type sourceSet struct {
 	ips   []string
-	nodes []*Node
+	nodes bitset
 }
 
 // apply adds what a rule lets into each node.
 func (c *compilation) apply(r *rule) {
 	src := c.sources(r.src, nil)
-	for i := range c.nodes {
-		n := &c.nodes[i]
+	for n := range c.nodes {
 		var own *sourceSet // of autogroup:self; made when needed
 		for _, d := range r.dst {
 			from := src
 			if d.who.kind == self {
 				if own == nil {
-					own = c.sources(r.src, n)
+					own = c.sources(r.src, &c.nodes[n])
 				}
 				from = own
 			}
@@ -77,8 +84,8 @@ func (c *compilation) apply(r *rule) {
 }
 
 // permit adds a rule for packets, one for each set of protocols.
-func (c *compilation) permit(from *sourceSet, d *target, n *Node) {
-	ips := c.destinations(d.who, n)
+func (c *compilation) permit(from *sourceSet, d *target, n int) {
+	ips := c.destinations(d.who, &c.nodes[n])
 	if len(ips) == 0 || len(from.ips) == 0 {
 		return
 	}
@@ -89,7 +96,7 @@ func (c *compilation) permit(from *sourceSet, d *target, n *Node) {
 				dst = append(dst, netmap.NetPortRange{IP: ip, Ports: ports})
 			}
 		}
-		a := c.access[n.ID]
+		a := &c.access[n]
 		a.Filter = append(a.Filter, netmap.FilterRule{SrcIPs: from.ips, DstPorts: dst, IPProto: f.protos})
 		c.introduce(from, n)
 	}
@@ -97,7 +104,7 @@ func (c *compilation) permit(from *sourceSet, d *target, n *Node) {
 
 // grant adds the capabilities of a rule, towards all its destinations at n at
 // once.
-func (c *compilation) grant(r *rule, src, own *sourceSet, n *Node) {
+func (c *compilation) grant(r *rule, src, own *sourceSet, n int) {
 	if len(r.caps) == 0 {
 		return
 	}
@@ -105,14 +112,14 @@ func (c *compilation) grant(r *rule, src, own *sourceSet, n *Node) {
 		var dst []netip.Prefix
 		for _, d := range r.dst {
 			if which(d) {
-				dst = append(dst, c.prefixes(d.who, n)...)
+				dst = append(dst, c.prefixes(d.who, &c.nodes[n])...)
 			}
 		}
 		if from == nil || len(from.ips) == 0 || len(dst) == 0 {
 			return
 		}
 		slices.SortFunc(dst, netip.Prefix.Compare)
-		a := c.access[n.ID]
+		a := &c.access[n]
 		a.Filter = append(a.Filter, netmap.FilterRule{
 			SrcIPs:   from.ips,
 			CapGrant: []netmap.CapGrant{{Dsts: slices.Compact(dst), CapMap: r.caps}},
@@ -124,24 +131,17 @@ func (c *compilation) grant(r *rule, src, own *sourceSet, n *Node) {
 }
 
 // introduce makes n and all sources peers of each other.
-func (c *compilation) introduce(from *sourceSet, n *Node) {
-	for _, o := range from.nodes {
-		c.know(n.ID, o.ID)
-		c.know(o.ID, n.ID)
+func (c *compilation) introduce(from *sourceSet, n int) {
+	c.meet[n].addAll(from.nodes)
+	for o := range from.nodes.all() {
+		c.meet[o].add(n)
 	}
-}
-
-func (c *compilation) know(a, b netmap.NodeID) {
-	if c.meet[a] == nil {
-		c.meet[a] = make(map[netmap.NodeID]bool)
-	}
-	c.meet[a][b] = true
 }
 
 // sources resolves the selectors of a rule's sources. With of set they are cut
 // down to the nodes without tags of its owner: what autogroup:self lets in.
 func (c *compilation) sources(all []selector, of *Node) *sourceSet {
-	set := new(sourceSet)
+	set := &sourceSet{nodes: newBitset(len(c.nodes))}
 	if of != nil && len(of.Tags) > 0 {
 		return set
 	}
@@ -152,7 +152,7 @@ func (c *compilation) sources(all []selector, of *Node) *sourceSet {
 		if !mine || !c.namesAny(all, n) {
 			continue
 		}
-		set.nodes = append(set.nodes, n)
+		set.nodes.add(i)
 		if !wild {
 			set.ips = append(set.ips, n.ips()...)
 		}
@@ -180,10 +180,8 @@ func (c *compilation) addNetworks(set *sourceSet, all []selector) {
 		case network:
 			set.ips = append(set.ips, s.net.String())
 			for i := range c.nodes {
-				n := &c.nodes[i]
-				behind := slices.ContainsFunc(subnets(n.Carries), s.net.Overlaps)
-				if behind && !slices.Contains(set.nodes, n) {
-					set.nodes = append(set.nodes, n)
+				if slices.ContainsFunc(subnets(c.nodes[i].Carries), s.net.Overlaps) {
+					set.nodes.add(i)
 				}
 			}
 		}
