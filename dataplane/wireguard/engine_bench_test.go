@@ -1,8 +1,10 @@
 package wireguard
 
 import (
+	"context"
 	"crypto/rand"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -183,5 +185,54 @@ func BenchmarkErase(b *testing.B) {
 		l.setCurrent(s, l.newKeypair(s, &keys, e.indices.choose(), 1, false))
 		p.session.Store(nil)
 		l.erase(s)
+	}
+}
+
+// BenchmarkSealUnderFlood: doc/protocol/wireguard.md section 10.1 row 11. A batch
+// of 48 datagrams is sealed while the handshake ring is kept full of messages,
+// nine in ten with a wrong MAC1.
+func BenchmarkSealUnderFlood(b *testing.B) {
+	for _, flooded := range []bool{false, true} {
+		b.Run(map[bool]string{false: "quiet", true: "flooded"}[flooded], func(b *testing.B) {
+			d, from := newDeskWorker(b)
+			good := d.made(b, from)
+			bad := append(good[:100:100], make([]byte, 48)...)
+			ctx, cancel := context.WithCancel(b.Context())
+			var serving sync.WaitGroup
+			serving.Go(func() {
+				if err := d.e.Serve(ctx); ctx.Err() == nil {
+					b.Error(err)
+				}
+			})
+			if flooded {
+				serving.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						if i%10 == 0 {
+							d.e.Handshake(engineUDP("192.0.2.1:1"), good)
+						} else {
+							d.e.Handshake(engineUDP("192.0.2.1:1"), bad)
+						}
+						if i%100 == 0 {
+							runtime.Gosched()
+						}
+					}
+				})
+			}
+			p := d.e.Peer(d.peer)
+			kp := installSealing(d.e, p, laneKey, 1)
+			kp.initiator = false
+			kp.born = d.e.Now()
+			sealer := d.e.NewSealer(func(*Peer, []packet.Burst) {})
+			pkts := make([]packet.Outbound, 48)
+			for i := range pkts {
+				pkts[i].Head = enginePacket("a", string(make([]byte, 1200)))
+			}
+			b.SetBytes(48 * 1220)
+			for b.Loop() {
+				sealer.Seal(p, pkts, 0, d.e.Now())
+			}
+			cancel()
+			serving.Wait()
+		})
 	}
 }

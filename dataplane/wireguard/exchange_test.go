@@ -676,3 +676,48 @@ func TestCrossedSlots(t *testing.T) {
 		t.Error("an unconfirmed keypair does not go on receiving after a crossing")
 	}
 }
+
+// TestMessageLimits: doc/protocol/wireguard.md section 10.1 row 9. Past 2^60
+// messages a handshake is wanted, once; at the limit nothing is sealed any more,
+// and packets wait for the next keypair (WG-27).
+func TestMessageLimits(t *testing.T) {
+	everyPair(t, func(w *engineWorld) {
+		w.open("a")
+		a := w.node("a").(*ourNode)
+		a.session().current.Load().counter.Store(rekeyAfterMessages)
+		w.until(10 * time.Second)
+		want := w.stream("a", 3, time.Second)
+		w.wantTimes("a>b initiation", 0, 0, 10*time.Second)
+
+		kp := a.session().current.Load()
+		kp.counter.Store(rejectAfterMessages - 1)
+		w.until(20 * time.Second)
+		sent := w.seen("a>b data")
+		a.send(enginePacket("a", "last"), enginePacket("a", "one too many"))
+		if got := w.seen("a>b data"); got != sent || kp.counter.Load() != rejectAfterMessages-1 {
+			t.Errorf("%d datagrams were sealed at the limit, counter %d", got-sent, kp.counter.Load())
+		}
+		w.sleep(time.Second)
+		w.wantTimes("a>b initiation", 0, 0, 10*time.Second, 20*time.Second)
+		w.wantArrived("b", append(append([]string{"open"}, want...), "last", "one too many")...)
+	})
+}
+
+// TestReserve: a range is handed out whole or not at all, and the counter does
+// not wrap.
+func TestReserve(t *testing.T) {
+	kp := new(keypair)
+	kp.counter.Store(rejectAfterMessages - 3)
+	for _, c := range []struct {
+		n     int
+		first uint64
+		ok    bool
+	}{{4, 0, false}, {2, rejectAfterMessages - 3, true}, {2, 0, false}, {1, rejectAfterMessages - 1, true}, {1, 0, false}, {maxReserve, 0, false}} {
+		if first, ok := kp.reserve(c.n); first != c.first || ok != c.ok {
+			t.Errorf("reserve(%d) = %d, %v, want %d, %v", c.n, first, ok, c.first, c.ok)
+		}
+	}
+	if kp.sendable(0, 1) || kp.counter.Load() != rejectAfterMessages {
+		t.Errorf("counter %d of a spent keypair", kp.counter.Load())
+	}
+}
