@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/dataplane"
@@ -87,7 +88,6 @@ func runEnd(role string, port int, length time.Duration, streams int) error {
 	if err != nil {
 		return err
 	}
-	var r report
 	err = actor.Run(context.Background(), func(ctx context.Context, g *actor.Group) error {
 		g.Go(socket.Serve)
 		for _, s := range d.Services() {
@@ -96,17 +96,28 @@ func runEnd(role string, port int, length time.Duration, streams int) error {
 		if err := ready(ctx, d, socket); err != nil {
 			return err
 		}
-		if role == "server" {
-			r, err = serve(stack)
-		} else {
-			r, err = send(ctx, stack, length, streams)
+		r, err := measure(ctx, role, stack, length, streams)
+		if err != nil {
+			return err
 		}
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			return err
+		}
+		// The other end may still need answers: the parent says when to go.
+		_, err = io.Copy(io.Discard, os.Stdin)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", role, err)
 	}
-	return json.NewEncoder(os.Stdout).Encode(r)
+	return nil
+}
+
+func measure(ctx context.Context, role string, stack *netstack.Stack, length time.Duration, streams int) (report, error) {
+	if role == "server" {
+		return serve(stack)
+	}
+	return send(ctx, stack, length, streams)
 }
 
 // ready waits until the pipeline has taken its network map and the socket is
@@ -132,9 +143,7 @@ func ready(ctx context.Context, d *dataplane.Dataplane, socket *udp.Socket) erro
 func send(ctx context.Context, stack *netstack.Stack, length time.Duration, streams int) (report, error) {
 	var conns []net.Conn
 	for range streams {
-		dctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		c, err := stack.DialTCP(dctx, netip.Addr{}, netip.AddrPortFrom(addrOf(0), tcpPort))
-		cancel()
+		c, err := dial(ctx, stack)
 		if err != nil {
 			return report{}, err
 		}
@@ -159,6 +168,21 @@ func send(ctx context.Context, stack *netstack.Stack, length time.Duration, stre
 		}
 	}
 	return m.stop(sent.Load()), nil
+}
+
+// dial connects to the other end, which may only just have started.
+func dial(ctx context.Context, stack *netstack.Stack) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		c, err := stack.DialTCP(ctx, netip.Addr{}, netip.AddrPortFrom(addrOf(0), tcpPort))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return c, err
+		}
+		if err := actor.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func write(c net.Conn, length time.Duration, sent *atomic.Int64) error {

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -93,12 +94,12 @@ func oneRound(port int, length time.Duration, streams int) (r round, err error) 
 		server.cmd.Wait()
 		return r, err
 	}
-	c, err := client.wait()
+	c, err := client.report()
 	if err != nil {
 		server.cmd.Process.Kill()
 	}
-	s, err2 := server.wait()
-	if err = firstOf(err, err2); err != nil {
+	s, err2 := server.report()
+	if err = firstOf(client.finish(), server.finish(), err, err2); err != nil {
 		return r, err
 	}
 	gb := float64(s.Bytes) / 1e9
@@ -123,6 +124,7 @@ func firstOf(errs ...error) error {
 // An end is a child process.
 type end struct {
 	cmd *exec.Cmd
+	in  io.Closer // closed when the end may go
 	out *json.Decoder
 }
 
@@ -137,10 +139,21 @@ func startEnd(role string, port int, length time.Duration, streams int) (*end, e
 	if err != nil {
 		return nil, err
 	}
-	return &end{cmd, json.NewDecoder(out)}, cmd.Start()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	return &end{cmd, in, json.NewDecoder(out)}, cmd.Start()
 }
 
-func (e *end) wait() (r report, err error) {
+// report waits for what the end has measured.
+func (e *end) report() (r report, err error) {
 	err = e.out.Decode(&r)
-	return r, firstOf(e.cmd.Wait(), err)
+	return r, err
+}
+
+// finish lets the end go and waits for it.
+func (e *end) finish() error {
+	e.in.Close()
+	return e.cmd.Wait()
 }
