@@ -152,10 +152,12 @@ func (n *Node) awaitRunning(ctx context.Context) (*netmap.Netmap, error) {
 // notRunning says what a node that does not run waits for.
 func notRunning(cause error, st lifeState) error {
 	switch {
-	case st.problem != nil:
-		return fmt.Errorf("%w: %w (%w)", ErrNotRunning, st.problem, cause)
+	case st.state == StateNeedsLogin && st.problem != nil:
+		return fmt.Errorf("%w: %w: waiting for a login at %s (%w)", ErrNotRunning, st.problem, st.authURL, cause)
 	case st.state == StateNeedsLogin:
 		return fmt.Errorf("%w: waiting for a login at %s (%w)", ErrNotRunning, st.authURL, cause)
+	case st.problem != nil:
+		return fmt.Errorf("%w: %w (%w)", ErrNotRunning, st.problem, cause)
 	case st.state == StateNeedsApproval:
 		return fmt.Errorf("%w: waiting for an administrator's approval (%w)", ErrNotRunning, cause)
 	}
