@@ -272,7 +272,7 @@ func TestRingFull(t *testing.T) {
 // TestCookieReplies: WG-21. Only an index of ours, and only ten a second.
 func TestCookieReplies(t *testing.T) {
 	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
-		h := w.open2(a, b)
+		h := w.openPaper(a, b)
 		var m cookieReply
 		rand.Read(m.Cookie[:])
 		m.Receiver = h.peer

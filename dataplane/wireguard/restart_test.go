@@ -131,7 +131,7 @@ func TestRestartKeepsStamps(t *testing.T) {
 // TestSweep: what a failed actor left half done is cleared by the next.
 func TestSweep(t *testing.T) {
 	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
-		w.open2(a, b)
+		w.openPaper(a, b)
 		stray := &keypair{session: a.session(), local: a.e.indices.choose()}
 		a.e.indices.addKeypair(stray)
 		a.e.indices.addPending(&pending{index: a.e.indices.choose(), session: a.session()})
