@@ -254,3 +254,33 @@ func TestReasons(t *testing.T) {
 		t.Errorf("no reason is called %q", Reasons)
 	}
 }
+
+// TestOvertaken: what the worker has passed on may have lost its object when the
+// actor comes to it: it is dropped and counted, and nothing comes back to life.
+func TestOvertaken(t *testing.T) {
+	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
+		a.send(enginePacket("a", "hello"))
+		w.sleep(engineRTT)
+		h, late := newPaper(w, 4), a.session().pending
+		r, err := parseResponse(h.respond(w, b.next(), 6))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.sleep(6 * time.Second) // another initiation
+		a.e.inbox <- &answered{pending: late, src: a.src, response: r}
+		w.sleep(time.Millisecond)
+		if got := dropped(a.e, dropUnknownIndex); got != 1 || a.session().current.Load() != nil {
+			t.Errorf("%d late responses were counted\n%s", got, w.story())
+		}
+		p, s := a.peer(), a.session()
+		a.e.Update(PeerDiff{Remove: []*Peer{p}})
+		synctest.Wait()
+		a.e.inbox <- &verified{peer: p, src: a.src, stamp: w.stamp(time.Hour)}
+		a.e.inbox <- &cookied{session: s}
+		s.raise(eventWant)
+		w.sleep(time.Minute)
+		if got := dropped(a.e, dropUnknownSender); got != 1 || w.seen("a>b response") != 0 || w.seen("a>b initiation") != 2 {
+			t.Errorf("%d initiations of a removed peer were counted\n%s", got, w.story())
+		}
+	})
+}
