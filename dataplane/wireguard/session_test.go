@@ -261,11 +261,12 @@ func TestOvertaken(t *testing.T) {
 	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
 		a.send(enginePacket("a", "hello"))
 		w.sleep(engineRTT)
-		h, late := newPaper(w, 4), a.session().pending
+		h := newPaper(w, 4)
 		r, err := parseResponse(h.respond(w, b.next(), 6))
 		if err != nil {
 			t.Fatal(err)
 		}
+		late := a.e.indices.pending(r.Receiver)
 		w.sleep(6 * time.Second) // another initiation
 		a.e.inbox <- &answered{pending: late, src: a.src, response: r}
 		w.sleep(time.Millisecond)
