@@ -19,8 +19,11 @@ import (
 	"github.com/seed94491740/tsnode/netstack"
 )
 
-// logoutTimeout bounds the logout of an ephemeral node (SVC-176).
-const logoutTimeout = 5 * time.Second
+// Bounds of the logout of an ephemeral node (SVC-176, SVC-178).
+const (
+	logoutTimeout        = 5 * time.Second
+	logoutTimeoutOffline = time.Second // while there is no connection to control
+)
 
 // A runtime is a started node: its parts, joined here and nowhere else.
 //
@@ -149,7 +152,11 @@ func (r *runtime) logout() {
 	if !r.ephemeral || r.control.NodeKey.Get().IsZero() || isDone(r.ended) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
+	timeout := logoutTimeout
+	if !r.control.Status.Get().Connected {
+		timeout = logoutTimeoutOffline
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stop := afterDone(r.ended, cancel)
 	defer stop()

@@ -15,11 +15,7 @@ import (
 func TestCounterOnTailnet(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	tailnet, err := devnet.Start(ctx, devnet.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tailnet.Close()
+	tailnet := devnet.New(t, devnet.Config{})
 
 	server := join(t, tailnet, "counter")
 	ln, err := server.Listen("tcp", ":1234")
