@@ -52,6 +52,9 @@ func (*Forward) String() string { return "proxy.Forward" }
 // Addr is where the forward listens.
 func (f *Forward) Addr() net.Addr { return f.listener.Addr() }
 
+// Target is where connections are forwarded to.
+func (f *Forward) Target() string { return f.target }
+
 // Counts returns how many connections were accepted, and how many of them could
 // not be forwarded.
 func (f *Forward) Counts() (accepted, failed uint64) { return f.accepted.Load(), f.failed.Load() }

@@ -130,6 +130,7 @@ func runNode(ctx context.Context, n *node.Node, stderr io.Writer, local, remote 
 			return err
 		}
 		for _, f := range forwards {
+			fmt.Fprintf(stderr, "tsnode: forwarding %v to %s\n", f.Addr(), f.Target())
 			g.Go(f.Serve)
 		}
 		return report(ctx, n, stderr)
