@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thejerf/suture/v4"
+
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/state"
@@ -69,6 +71,8 @@ type Node struct {
 	events events
 	life   life
 	run    *runtime // set by a successful Start, then constant
+
+	sabotage func(suture.Service) suture.Service // for tests of supervision
 }
 
 // life is how far a node has come.

@@ -65,7 +65,7 @@ func (p *plane) supervisor(r *runtime) *suture.Supervisor {
 	sub := func(name string, services ...suture.Service) *suture.Supervisor {
 		s := suture.New(name, actor.Spec(r.log))
 		for _, service := range services {
-			s.Add(service)
+			s.Add(r.supervised(service))
 		}
 		return s
 	}

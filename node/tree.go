@@ -110,9 +110,9 @@ func (r *runtime) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	tree := suture.New("node", actor.Spec(r.log))
-	tree.Add(r.control)
-	tree.Add(&watcher{r})
-	tree.Add(&planes{r})
+	for _, s := range []suture.Service{r.control, &watcher{r}, &planes{r}} {
+		tree.Add(r.supervised(s))
+	}
 	r.events.publish(Starting{})
 	go func() {
 		defer close(r.ended)
@@ -120,6 +120,15 @@ func (r *runtime) start() {
 			r.fail(err)
 		}
 	}()
+}
+
+// supervised returns what is added to a supervisor for an actor: the actor
+// itself, but in tests that make actors panic.
+func (r *runtime) supervised(s suture.Service) suture.Service {
+	if r.node.sabotage == nil {
+		return s
+	}
+	return r.node.sabotage(s)
 }
 
 // fail ends the node with the error of an actor that no restart mends.
