@@ -158,7 +158,6 @@ func (w *watch) report(err error) {
 	}
 	w.lastProblem = text
 	if err != nil {
-		w.log.Warn("control", "err", err)
 		w.events.publish(ControlProblem{Err: err})
 	}
 }
