@@ -21,7 +21,7 @@ const (
 // early keeps the newest handshake initiation of each sender behind a relay that
 // is no peer yet. A node that has just joined may know us before the control
 // server has told us of it; without this its first handshake would be lost, and
-// its first connection would wait five seconds for the next. The relay vouches
+// its first connection would wait five seconds for the next (WG-97). The relay vouches
 // for the sender's key, and the tunnel checks the message as any other when the
 // peer has appeared. The zero value is ready for use.
 type early struct {

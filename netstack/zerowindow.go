@@ -22,7 +22,7 @@ import (
 // segments will be acceptable, but special allowance should be made to accept
 // valid ACKs, URGs, and RSTs."
 //
-// That allowance is made here: while a connection of ours tells a zero window,
+// That allowance is made here (WG-98): while a connection of ours tells a zero window,
 // pure ACKs from within a unit beyond it are given the sequence number that the
 // stack expects. The zero value is ready for use.
 type closedWindows struct {
