@@ -7,6 +7,7 @@ go 1.26.6
 replace github.com/seed94491740/tsnode => ../
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/seed94491740/tsnode v0.0.0-00010101000000-000000000000
 	tailscale.com v1.102.5
 )
@@ -51,7 +52,6 @@ require (
 	github.com/godbus/dbus/v5 v5.2.2 // indirect
 	github.com/golang/groupcache v0.0.0-20241129210726-2c02b8208cf8 // indirect
 	github.com/google/btree v1.1.3 // indirect
-	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/go-tpm v0.9.4 // indirect
 	github.com/google/nftables v0.2.1-0.20240414091927-5e242ec57806 // indirect
 	github.com/google/uuid v1.6.0 // indirect
