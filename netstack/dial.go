@@ -45,21 +45,30 @@ func (s *Stack) connectTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn,
 	wq := new(waiter.Queue)
 	ep, terr := s.gv.NewEndpoint(tcp.ProtocolNumber, protocolOf(dst.Addr()), wq)
 	if terr != nil {
-		return nil, errorOf(terr)
+		return nil, s.unlessClosed(errorOf(terr))
 	}
 	if err := s.connect(ctx, ep, wq, src, dst); err != nil {
 		ep.Abort()
-		return nil, err
+		return nil, s.unlessClosed(err)
 	}
 	return newConn(s, ep, wq, dst), nil
 }
 
-// mayDial returns why a dial is in vain.
-func (s *Stack) mayDial(ctx context.Context, src netip.Addr, dst netip.AddrPort) error {
+// unlessClosed returns err, or net.ErrClosed when it may only be a trace of Close:
+// a dial that meets Close finds the interface or its addresses gone.
+func (s *Stack) unlessClosed(err error) error {
 	select {
 	case <-s.done:
 		return net.ErrClosed
 	default:
+		return err
+	}
+}
+
+// mayDial returns why a dial is in vain.
+func (s *Stack) mayDial(ctx context.Context, src netip.Addr, dst netip.AddrPort) error {
+	if err := s.unlessClosed(nil); err != nil {
+		return err
 	}
 	switch a := dst.Addr(); {
 	case ctx.Err() != nil:
