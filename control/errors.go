@@ -54,6 +54,7 @@ type StatusError struct {
 	RetryAfter time.Duration // with 429: how long to wait (CTL-25)
 }
 
+// Error names the request, the status and what the server said.
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s: %d %s: %q", e.Path, e.Code, http.StatusText(e.Code), e.Text)
 }

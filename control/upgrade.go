@@ -30,6 +30,7 @@ const (
 // handshake. Text is not authenticated: a hint for people, never acted on.
 type HandshakeError struct{ Text string }
 
+// Error tells what the server answered in place of a handshake.
 func (e *HandshakeError) Error() string {
 	return fmt.Sprintf("control server refused the handshake: %q", e.Text)
 }

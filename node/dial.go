@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -224,6 +225,16 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
+// attempt runs try and tells how it ended; a panic is an error like others.
+func attempt(ctx context.Context, to netip.AddrPort, try func(context.Context, netip.AddrPort) (net.Conn, error), done func(net.Conn, error)) {
+	var c net.Conn
+	err := actor.Guard(ctx, func(ctx context.Context) (err error) {
+		c, err = try(ctx, to)
+		return err
+	})
+	done(c, err)
+}
+
 // race runs try for each address, staggered, and returns the first connection;
 // the others are closed. Without one it returns the first address's error.
 func race(ctx context.Context, to []netip.AddrPort, try func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
@@ -242,10 +253,7 @@ func race(ctx context.Context, to []netip.AddrPort, try func(context.Context, ne
 	start := func() {
 		i := next
 		next, pending = next+1, pending+1
-		go func() {
-			c, err := try(ctx, to[i])
-			results <- result{i, c, err}
-		}()
+		go attempt(ctx, to[i], try, func(c net.Conn, err error) { results <- result{i, c, err} })
 	}
 	start()
 	timer := time.NewTimer(dialStagger)

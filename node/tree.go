@@ -51,7 +51,8 @@ type runtime struct {
 	lifeState actor.Cell[lifeState]
 
 	cancel context.CancelFunc
-	ended  chan struct{} // closed when the tree has ended
+	ended  context.Context // ends when the tree has ended
+	end    context.CancelFunc
 	events *events
 }
 
@@ -66,8 +67,8 @@ func newRuntime(n *Node, s settings) (*runtime, error) {
 	r := &runtime{
 		settings: s, network: s.network, node: n, profile: p, events: &n.events,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
-		ended: make(chan struct{}),
 	}
+	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
 	if r.stack, err = netstack.New(netstack.Config{Logger: s.log}); err != nil {
 		return nil, err
@@ -114,12 +115,15 @@ func (r *runtime) start() {
 		tree.Add(r.supervised(s))
 	}
 	r.events.publish(Starting{})
-	go func() {
-		defer close(r.ended)
-		if err := tree.Serve(ctx); ctx.Err() == nil {
-			r.fail(err)
-		}
-	}()
+	go r.serve(ctx, tree)
+}
+
+// serve runs the tree until it is cancelled or an actor ends the node.
+func (r *runtime) serve(ctx context.Context, tree *suture.Supervisor) {
+	defer r.end()
+	if err := tree.Serve(ctx); ctx.Err() == nil {
+		r.fail(err)
+	}
 }
 
 // supervised returns what is added to a supervisor for an actor: the actor
@@ -147,7 +151,7 @@ func (r *runtime) close() error {
 	r.logout()
 	r.cancel()
 	r.stack.Close() // unblocks every Dial, Accept, Read and Write
-	<-r.ended
+	<-r.ended.Done()
 	r.settings.close()
 	if st := r.lifeState.Get(); st.final == nil {
 		r.lifeState.Store(lifeState{state: StateStopped, final: ErrClosed})
@@ -158,7 +162,7 @@ func (r *runtime) close() error {
 // logout frees an ephemeral node's name and address; a failure costs nothing
 // but the time that the server waits by itself (SVC-176).
 func (r *runtime) logout() {
-	if !r.ephemeral || r.control.NodeKey.Get().IsZero() || isDone(r.ended) {
+	if !r.ephemeral || r.control.NodeKey.Get().IsZero() || r.ended.Err() != nil {
 		return
 	}
 	timeout := logoutTimeout
@@ -167,33 +171,10 @@ func (r *runtime) logout() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	stop := afterDone(r.ended, cancel)
-	defer stop()
+	defer context.AfterFunc(r.ended, cancel)()
 	if err := r.control.Logout(ctx); err != nil {
 		r.log.Warn("ephemeral node could not log out; the tailnet forgets it by itself", "err", err)
 	}
-}
-
-func isDone(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// afterDone calls f when c is closed, until stop.
-func afterDone(c <-chan struct{}, f func()) (stop func()) {
-	quit := make(chan struct{})
-	go func() {
-		select {
-		case <-c:
-			f()
-		case <-quit:
-		}
-	}()
-	return func() { close(quit) }
 }
 
 // netmap returns the netmap in force; nil before the first.

@@ -18,6 +18,8 @@ var hints = []struct {
 	{node.ErrKeyExpired, "Log in again: run with a fresh --auth-key, or without one to log in with a browser."},
 	{node.ErrRejected, "The tailnet's policy denies this connection: ask its administrator for access."},
 	{node.ErrNameNotFound, "Check the name: it is neither a node of the tailnet nor known to this machine's resolver."},
+	{node.ErrNoAnswer, "Check that the peer runs and is online, and that the tailnet's policy permits the connection."},
+	{node.ErrRefused, "Check that something listens on that port of the peer."},
 	{node.ErrNoRoute, "No node of the tailnet owns that address."},
 	{state.ErrLocked, "Another process uses that state directory: stop it, or give this one another --state-dir."},
 }

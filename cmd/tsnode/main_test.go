@@ -155,6 +155,25 @@ func TestHints(t *testing.T) {
 	}
 }
 
+// A forward that the policy denies says so in the log, and what to do.
+func TestForwardSaysWhatToDo(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{Policy: []byte(`{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:80"]}]}`)})
+	t.Setenv("TS_AUTHKEY", tailnet.AuthKey(devnet.KeyOptions{Reusable: true}))
+	common := []string{"run", "--ephemeral", "--login-server", tailnet.URL()}
+	web := command(t, append(common, "--hostname", "web")...)
+	find(t, web, "running as (web)")
+	go io.Copy(io.Discard, scannerRest{web})
+	laptop := command(t, append(common, "--hostname", "laptop", "-L", "0:web:81")...)
+	addr := find(t, laptop, `forwarding (\S+) to web:81`)
+	find(t, laptop, "running as (laptop)")
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		defer c.Close()
+	}
+	find(t, laptop, "rejected by the tailnet's policy.*(ask its administrator)")
+	go io.Copy(io.Discard, scannerRest{laptop})
+}
+
 func TestQRText(t *testing.T) {
 	text := qrText("https://example.org/login/0123456789abcdef")
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")

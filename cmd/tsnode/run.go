@@ -167,6 +167,18 @@ func report(ctx context.Context, n *node.Node, w io.Writer) error {
 	return ctx.Err()
 }
 
+// hinted adds to the errors of dial what to do about them: they end up in the
+// log of a forward.
+func hinted(dial proxy.Dial) proxy.Dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if hint := hintFor(err); hint != "" {
+			err = fmt.Errorf("%w. %s", err, hint)
+		}
+		return c, err
+	}
+}
+
 // openForwards opens all listeners or none.
 func openForwards(n *node.Node, local, remote []proxy.Spec) (forwards []*proxy.Forward, err error) {
 	var opened []net.Listener
@@ -184,7 +196,7 @@ func openForwards(n *node.Node, local, remote []proxy.Spec) (forwards []*proxy.F
 			return nil, fmt.Errorf("-L %v: %w", s, err)
 		}
 		opened = append(opened, ln)
-		forwards = append(forwards, proxy.NewForward(ln, n.Dial, s.Target, n.Logger))
+		forwards = append(forwards, proxy.NewForward(ln, hinted(n.Dial), s.Target, n.Logger))
 	}
 	for _, s := range remote {
 		ln, err := n.Listen("tcp", s.Listen)

@@ -15,6 +15,7 @@ type PanicError struct {
 	Stack []byte // where
 }
 
+// Error shows the panic's value and where it was.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
 // Unwrap returns the panic's value if it was an error.

@@ -12,6 +12,7 @@ import (
 // A FatalError ends the whole node instead of restarting one actor.
 type FatalError struct{ Err error }
 
+// Error is the cause's text.
 func (e *FatalError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
