@@ -26,9 +26,11 @@ type testServer struct {
 	reports  chan *MapRequest
 	other    chan otherCall
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	keys  int // fetches of the key
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	inside []*http.Server // those on the far side of a handshake
+	ended  bool           // the test is over: no more of them
+	keys   int            // fetches of the key
 }
 
 type registerCall struct {
@@ -59,7 +61,30 @@ func newTestServer(t *testing.T) *testServer {
 		register: make(chan registerCall), mapPolls: make(chan *testPoll), reports: make(chan *MapRequest, 100),
 		other: make(chan otherCall), conns: make(map[net.Conn]struct{}),
 	}
+	t.Cleanup(s.end)
 	return s
+}
+
+// end closes what accept has started. A connection may still be on its way in.
+func (s *testServer) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, srv := range s.inside {
+		srv.Close()
+	}
+}
+
+// serveOn runs srv on l unless the test is over.
+func (s *testServer) serveOn(srv *http.Server, l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	s.inside = append(s.inside, srv)
+	go srv.Serve(l)
+	return true
 }
 
 // listen answers HTTP at an address of the test's network, with TLS if a
@@ -137,8 +162,9 @@ func (s *testServer) accept(w http.ResponseWriter, r *http.Request) {
 		s.serveInside(w, r, conn.Machine)
 	})}
 	srv.Protocols.SetUnencryptedHTTP2(true)
-	go srv.Serve(l)
-	s.t.Cleanup(func() { srv.Close() })
+	if !s.serveOn(srv, l) {
+		conn.Close()
+	}
 }
 
 func (s *testServer) serveInside(w http.ResponseWriter, r *http.Request, machine key.MachinePublic) {
