@@ -5,8 +5,10 @@ package host
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -30,7 +32,24 @@ type Network interface {
 
 	// Interfaces returns the host's interfaces that are up.
 	Interfaces() ([]Interface, error)
+
+	// DefaultRoute returns the IPv4 default route, or the IPv6 one of a host that
+	// has no other. The error is ErrNoRoute when there is none, and
+	// errors.ErrUnsupported where the host does not tell.
+	DefaultRoute() (Route, error)
+
+	// Watch calls changed, from one goroutine, after each change of interfaces,
+	// addresses or routes, until ctx ends. It returns errors.ErrUnsupported where
+	// changes can only be found by looking again and again.
+	Watch(ctx context.Context, changed func()) error
+
+	// Echo sends one ICMP echo request and returns how long its answer took. The
+	// error is errors.ErrUnsupported where the host does not allow it.
+	Echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duration, error)
 }
+
+// ErrNoRoute says that a host has no default route.
+var ErrNoRoute = errors.New("host has no default route")
 
 // An Interface is one network interface that is up.
 type Interface struct {
