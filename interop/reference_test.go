@@ -14,12 +14,15 @@ import (
 	"tailscale.com/tstest/integration"
 	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/logger"
+
+	"github.com/seed94491740/tsnode/interop/peer"
 )
 
 // upTimeout bounds the start of one node, ours or the reference's.
 const upTimeout = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	peer.Main() // in a process that is to be a node
 	envknob.Setenv("TS_NO_LOGS_NO_SUPPORT", "true")
 	os.Exit(m.Run())
 }

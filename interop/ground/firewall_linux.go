@@ -75,6 +75,12 @@ func addFilter(c *nftables.Conn) {
 // BlockUDP makes the gateway lose all UDP that passes it, between LAN and core
 // and between hosts of the LAN, or ends that. Senders are not told.
 func (s *Site) BlockUDP(blocked bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocked == blocked {
+		return nil
+	}
+	s.blocked = blocked
 	return s.gateway.firewall(func(c *nftables.Conn) {
 		for _, t := range blockTables {
 			if !blocked {

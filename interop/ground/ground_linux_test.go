@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -20,24 +19,6 @@ const patience = 3 * time.Second
 
 // silence is how long something that must not come is waited for.
 const silence = 200 * time.Millisecond
-
-// newGround makes a ground for a test. Without root there is none, and the test
-// says so; where checks are made for others it must not pass unseen.
-func newGround(t *testing.T) *Ground {
-	t.Helper()
-	if err := Supported(); err != nil {
-		if os.Getenv("CI") != "" && os.Geteuid() == 0 {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	g, err := New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Close)
-	return g
-}
 
 // newHost adds a site with one host.
 func newHost(t *testing.T, g *Ground, nat NAT) (*Site, *Host) {
@@ -101,7 +82,7 @@ func TestGatewaysTranslate(t *testing.T) {
 		{Mapped, false, false, false},
 	} {
 		t.Run(test.nat.String(), func(t *testing.T) {
-			g := newGround(t)
+			g := New(t)
 			s, h := newHost(t, g, test.nat)
 			inside := udp(t, h.Namespace, 0)
 			servers := []*net.UDPConn{udp(t, g.Internet, 3478), udp(t, g.Internet, 3479)}
@@ -135,7 +116,7 @@ func TestGatewaysTranslate(t *testing.T) {
 // Two hosts behind gateways that keep ports reach each other once both send,
 // though the first datagram comes before its way is open.
 func TestHolePunching(t *testing.T) {
-	g := newGround(t)
+	g := New(t)
 	siteA, a := newHost(t, g, Easy)
 	siteB, b := newHost(t, g, Easy)
 	atA, atB := udp(t, a.Namespace, 41641), udp(t, b.Namespace, 41642)
@@ -155,7 +136,7 @@ func TestHolePunching(t *testing.T) {
 
 // A host asks its gateway for a port, and is reached there by anybody.
 func TestPortMapping(t *testing.T) {
-	g := newGround(t)
+	g := New(t)
 	s, h := newHost(t, g, Mapped)
 	client, inside := udp(t, h.Namespace, 0), udp(t, h.Namespace, 41641)
 	ask := func(request []byte) []byte {
@@ -205,7 +186,7 @@ func TestPortMapping(t *testing.T) {
 
 // UDP is blocked and let through again; TCP goes on, to the core and on a LAN.
 func TestBlockUDP(t *testing.T) {
-	g := newGround(t)
+	g := New(t)
 	s, a := newHost(t, g, Easy)
 	b, err := s.Host("neighbour")
 	if err != nil {
@@ -218,7 +199,7 @@ func TestBlockUDP(t *testing.T) {
 	}
 	defer l.Close()
 	for _, blocked := range []bool{false, true, false} {
-		if err := s.BlockUDP(blocked); blocked && err != nil {
+		if err := s.BlockUDP(blocked); err != nil {
 			t.Fatal(err)
 		}
 		wait := patience
@@ -245,7 +226,7 @@ func TestBlockUDP(t *testing.T) {
 
 // A host's address changes, then it moves to another home.
 func TestHostMoves(t *testing.T) {
-	g := newGround(t)
+	g := New(t)
 	first, h := newHost(t, g, Easy)
 	second, _ := newHost(t, g, Public)
 	server := udp(t, g.Internet, 3478)
@@ -284,7 +265,7 @@ func TestHostMoves(t *testing.T) {
 
 // A link delays, loses and reorders as it is told.
 func TestLinkConditions(t *testing.T) {
-	g := newGround(t)
+	g := New(t)
 	s, h := newHost(t, g, Public)
 	server, inside := udp(t, g.Internet, 3478), udp(t, h.Namespace, 0)
 	exchange := func(count int) (arrived []uint16, slowest time.Duration) {

@@ -1,0 +1,133 @@
+package interop
+
+import (
+	"testing"
+	"time"
+
+	"github.com/seed94491740/tsnode/interop/peer"
+)
+
+const (
+	// flowEvery is the time between datagrams of a conversation, and so the
+	// precision of its times.
+	flowEvery = 5 * time.Millisecond
+
+	// settleTime is how long a conversation goes on before it is judged.
+	settleTime = time.Second
+)
+
+// A conversation is a UDP flow and a TCP stream from one node to the other and
+// back, both of which began at the same time, and what is seen of their paths.
+type conversation struct {
+	*testing.T
+	from, to     *peer.Process
+	began        time.Time
+	flow, stream uint64
+}
+
+// converse waits until the nodes know each other and makes them talk: these are
+// the first packets between them.
+func (a *arena) converse(from, to *peer.Process) *conversation {
+	a.Helper()
+	c := &conversation{T: a.T, from: from, to: to}
+	c.must(from.Await(to))
+	c.must(to.Await(from))
+	c.watch()
+	c.began = time.Now()
+	var err error
+	c.flow, err = from.StartFlow(to, flowEvery)
+	c.must(err)
+	c.stream, err = from.StartStream(to)
+	c.must(err)
+	return c
+}
+
+func (c *conversation) must(err error) {
+	c.Helper()
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+// watch begins to follow the paths of both sides.
+func (c *conversation) watch() {
+	c.Helper()
+	_, err := c.from.Watch(c.to)
+	c.must(err)
+	_, err = c.to.Watch(c.from)
+	c.must(err)
+}
+
+// direct returns the first direct path of a node since a moment, and how long it
+// took; ok is false if there is none within a time.
+func (c *conversation) direct(p, other *peer.Process, since time.Time, within time.Duration) (path peer.Path, took time.Duration, ok bool) {
+	c.Helper()
+	for {
+		changes, err := p.Watch(other)
+		c.must(err)
+		for i, ch := range changes {
+			lasted := i+1 == len(changes) || changes[i+1].At.After(since)
+			if ch.Path.Direct.IsValid() && lasted {
+				return ch.Path, max(0, ch.At.Sub(since)), true
+			}
+		}
+		if time.Since(since) > within {
+			return peer.Path{}, 0, false
+		}
+		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
+	}
+}
+
+// awaitDirect fails unless both sides have a direct path in time. It returns
+// what the sender found.
+func (c *conversation) awaitDirect(since time.Time, within time.Duration) (path peer.Path, took time.Duration) {
+	c.Helper()
+	path, took, ok := c.direct(c.from, c.to, since, within)
+	_, back, okBack := c.direct(c.to, c.from, since, within)
+	if !ok || !okBack {
+		c.fail("no direct path in %v: forth %v, back %v", within, ok, okBack)
+	}
+	return path, max(took, back)
+}
+
+// fail ends the test with the paths there were.
+func (c *conversation) fail(format string, args ...any) {
+	c.Helper()
+	c.logPaths()
+	c.Fatalf(format, args...)
+}
+
+// logPaths prints how the paths of both sides have changed.
+func (c *conversation) logPaths() {
+	c.Helper()
+	for _, side := range [][2]*peer.Process{{c.from, c.to}, {c.to, c.from}} {
+		changes, err := side[0].Watch(side[1])
+		if err != nil {
+			c.Log(err)
+		}
+		for _, ch := range changes {
+			c.Logf("%7.3fs %s -> %s: %v", ch.At.Sub(c.began).Seconds(), side[0].Name, side[1].Name, ch.Path)
+		}
+	}
+}
+
+// end ends the conversation and returns what became of it. A byte of the stream
+// that did not come back as it was sent fails the test.
+func (c *conversation) end() (peer.Flow, peer.Stream) {
+	c.Helper()
+	f, err := c.from.StopFlow(c.flow, c.to)
+	c.must(err)
+	s, err := c.from.StopStream(c.stream)
+	c.must(err)
+	return f, s
+}
+
+// endWithoutLoss is end, and fails if a datagram was lost, either way.
+func (c *conversation) endWithoutLoss() (peer.Flow, peer.Stream) {
+	c.Helper()
+	f, s := c.end()
+	if there, back := f.Lost(); there > 0 || back > 0 || f.Duplicates > 0 {
+		c.fail("of %d datagrams %d were lost on the way there, %d on the way back, %d came twice", len(f.Sent), there, back, f.Duplicates)
+	}
+	return f, s
+}

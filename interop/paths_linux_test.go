@@ -1,0 +1,132 @@
+package interop
+
+import (
+	"testing"
+	"time"
+
+	"github.com/seed94491740/tsnode/interop/ground"
+	"github.com/seed94491740/tsnode/interop/peer"
+)
+
+// lastMile delays each packet of a site that is not on the same LAN as the other:
+// a round trip between two such sites takes four times as long.
+const lastMile = 10 * time.Millisecond
+
+// Scenarios 1 to 3 of paths.md section 15: the first data goes by a relay, a
+// direct path comes, and nothing is lost at the switch.
+func TestDirectPath(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		from, to ground.NAT
+		lan      bool
+		within   time.Duration // between nodes of ours; with another, patience is theirs
+	}{
+		{name: "LAN", from: ground.Easy, lan: true, within: time.Second},
+		{name: "easy NATs", from: ground.Easy, to: ground.Easy, within: time.Second},
+		{name: "symmetric and easy NAT", from: ground.Symmetric, to: ground.Easy, within: 5 * time.Second},
+		{name: "easy and symmetric NAT", from: ground.Easy, to: ground.Symmetric, within: 5 * time.Second},
+	} {
+		for _, p := range pairs() {
+			t.Run(test.name+"/"+p.String(), func(t *testing.T) {
+				t.Parallel()
+				a := newArena(t)
+				siteA := a.site(test.from, lastMile)
+				siteB := siteA
+				if !test.lan {
+					siteB = a.site(test.to, lastMile)
+				}
+				from, to := a.start(p.from, "a", a.host(siteA, "a")), a.start(p.to, "b", a.host(siteB, "b"))
+				c := a.converse(from, to)
+				within := test.within
+				if !p.ours() {
+					within = referencePatience
+				}
+				path, took := c.awaitDirect(c.began, within)
+				if test.lan && !siteA.LAN().Contains(path.Direct.Addr()) {
+					c.fail("%v is not on the LAN", path)
+				}
+				time.Sleep(settleTime)
+				f, s := c.endWithoutLoss()
+				t.Logf("%v after %v; none of %d datagrams lost, %d kB by TCP", path, took.Round(time.Millisecond), len(f.Sent), s.Bytes>>10)
+			})
+		}
+	}
+}
+
+// referencePatience is how long a direct path with a reference node may take:
+// its rounds of pings are 5 s apart (PATH-31).
+const referencePatience = 8 * time.Second
+
+// Scenario 4: behind two symmetric NATs traffic stays on the relay, and flows.
+func TestSymmetricNATsStayOnRelay(t *testing.T) {
+	for _, p := range pairs() {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			a := newArena(t)
+			from := a.start(p.from, "a", a.host(a.site(ground.Symmetric, lastMile), "a"))
+			to := a.start(p.to, "b", a.host(a.site(ground.Symmetric, lastMile), "b"))
+			c := a.converse(from, to)
+			if path, took, ok := c.direct(from, to, c.began, referencePatience); ok {
+				c.fail("%v after %v", path, took)
+			}
+			info, err := from.Peer(to)
+			c.must(err)
+			f, s := c.endWithoutLoss()
+			t.Logf("%v; none of %d datagrams lost, %d kB by TCP", info.Path, len(f.Sent), s.Bytes>>10)
+		})
+	}
+}
+
+// Scenario 5: UDP is blocked in the middle of a transfer, and let through again.
+func TestUDPBlockedInTransfer(t *testing.T) {
+	for _, p := range pairs() {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			a := newArena(t)
+			site := a.site(ground.Easy, lastMile)
+			from := a.start(p.from, "a", a.host(site, "a"))
+			to := a.start(p.to, "b", a.host(a.site(ground.Easy, lastMile), "b"))
+			c := a.converse(from, to)
+			c.awaitDirect(c.began, referencePatience)
+			time.Sleep(settleTime)
+
+			c.must(site.BlockUDP(true))
+			blocked := time.Now()
+			time.Sleep(blockTime)
+			c.must(site.BlockUDP(false))
+			free := time.Now()
+			_, again := c.awaitDirect(free, referencePatience)
+			time.Sleep(settleTime)
+			f, s := c.end()
+
+			there, back := f.Resumed(blocked)
+			tcp := s.Resumed(blocked)
+			t.Logf("UDP goes on after %v there, %v back; TCP after %v; direct again after %v",
+				there.Round(time.Millisecond), back.Round(time.Millisecond), tcp.Round(time.Millisecond), again.Round(time.Millisecond))
+			if p.from == peer.Reference && p.to == peer.Reference {
+				return
+			}
+			if p.from == peer.Ours {
+				a.atMost("UDP there", there, 3500*time.Millisecond)
+			}
+			if p.to == peer.Ours {
+				a.atMost("UDP back", back, 3500*time.Millisecond)
+			}
+			if p.ours() {
+				a.atMost("TCP", tcp, 6500*time.Millisecond)
+				a.atMost("direct", again, 7*time.Second)
+			}
+		})
+	}
+}
+
+// blockTime is how long UDP is blocked: longer than it takes any node to notice.
+const blockTime = 12 * time.Second
+
+// atMost fails the test if something took too long, or did not come at all.
+func (a *arena) atMost(what string, took, limit time.Duration) {
+	a.Helper()
+	if took < 0 || took > limit {
+		a.Errorf("%s after %v, want at most %v", what, took, limit)
+	}
+}

@@ -1,0 +1,131 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/seed94491740/tsnode/node"
+)
+
+// A Kind says whose node a process runs.
+type Kind string
+
+// Kinds of nodes.
+const (
+	Ours      Kind = "ours"
+	Reference Kind = "tsnet" // tailscale.com, the version in go.mod
+)
+
+// Options say which node to start.
+type Options struct {
+	Kind       Kind
+	Name       string // its host name
+	ControlURL string
+	AuthKey    string
+	Dir        string // its state, which a later process may take over
+	Verbose    bool   // the node's whole log, and not only what an operator acts on
+}
+
+// A Path is where a node sends its packets to a peer. The zero Path is none.
+type Path struct {
+	Direct netip.AddrPort // trusted; not valid if there is none
+	Relay  string         // code of the DERP region used in its place
+}
+
+// String returns the path for people.
+func (p Path) String() string {
+	switch {
+	case p.Direct.IsValid():
+		return "direct " + p.Direct.String()
+	case p.Relay != "":
+		return "relay " + p.Relay
+	default:
+		return "none"
+	}
+}
+
+// A Peer is what a node knows of one of its peers.
+type Peer struct {
+	Path          Path
+	LastHandshake time.Time // of WireGuard; zero: there was none
+}
+
+// A member is what nodes of both kinds can do.
+type member interface {
+	Dial(ctx context.Context, network, address string) (net.Conn, error)
+	Listen(network, addr string) (net.Listener, error)
+	ListenPacket(network, addr string) (net.PacketConn, error)
+	TailscaleIPs() (ip4, ip6 netip.Addr)
+	Close() error
+
+	up(context.Context) error
+	peer(context.Context, netip.Addr) (p Peer, known bool)
+	path(netip.Addr) Path
+}
+
+// newMember makes a node, without starting it.
+func newMember(o Options, stderr io.Writer) (member, error) {
+	switch o.Kind {
+	case Ours:
+		return newOurs(o, stderr), nil
+	case Reference:
+		return newReference(o, stderr), nil
+	}
+	return nil, fmt.Errorf("kind %q is neither %s nor %s", o.Kind, Ours, Reference)
+}
+
+// ourNode is a node of this project.
+type ourNode struct{ *node.Node }
+
+func newOurs(o Options, stderr io.Writer) ourNode {
+	level := slog.LevelInfo
+	if o.Verbose {
+		level = slog.LevelDebug
+	}
+	return ourNode{&node.Node{
+		ControlURL: o.ControlURL, Hostname: o.Name, AuthKey: o.AuthKey, Dir: o.Dir,
+		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+		Proxy:  func(*http.Request) (*url.URL, error) { return nil, nil },
+	}}
+}
+
+func (n ourNode) up(ctx context.Context) error {
+	_, err := n.Up(ctx)
+	return err
+}
+
+func (n ourNode) peer(_ context.Context, ip netip.Addr) (Peer, bool) {
+	for _, p := range n.Status().Peers {
+		if len(p.TailscaleIPs) > 0 && p.TailscaleIPs[0] == ip {
+			return Peer{parsePath(p.Path), p.LastHandshake}, true
+		}
+	}
+	return Peer{}, false
+}
+
+func (n ourNode) path(ip netip.Addr) Path {
+	p, _ := n.peer(context.Background(), ip)
+	return p.Path
+}
+
+// parsePath reads the path in a node's status.
+func parsePath(s string) Path {
+	kind, rest, _ := strings.Cut(s, " ")
+	switch kind {
+	case "direct":
+		addr, _, _ := strings.Cut(rest, " ")
+		direct, _ := netip.ParseAddrPort(addr)
+		return Path{Direct: direct}
+	case "relay":
+		return Path{Relay: rest}
+	}
+	return Path{}
+}
