@@ -3,6 +3,7 @@ package ground
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -40,6 +41,8 @@ func (s *Site) translate() error {
 		return err
 	}
 	switch s.nat {
+	case FullCone:
+		return s.openCone()
 	case Blocked:
 		return s.BlockUDP(true)
 	case Mapped:
@@ -55,6 +58,36 @@ func (s *Site) addMasquerade(c *nftables.Conn) {
 	addRule(c, addChain(c, natTable, "postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
 		interfaceIs(expr.MetaKeyOIFNAME, outsideName), []expr.Any{&expr.Masq{FullyRandom: random}})
 	addChain(c, natTable, "prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+}
+
+// coneTimeout is how long a full cone stays open after a host's last datagram
+// (RFC 4787, REQ-5: 5 minutes are recommended).
+const coneTimeout = 5 * time.Minute
+
+// openCone makes the gateway remember which host sends from which port, and lead
+// to it what comes to that port, from anywhere.
+func (s *Site) openCone() error {
+	hosts := &nftables.Set{
+		Table: natTable, Name: "hosts", IsMap: true, Dynamic: true, HasTimeout: true, Timeout: coneTimeout,
+		KeyType: nftables.TypeInetService, DataType: nftables.TypeIPAddr,
+	}
+	return s.gateway.firewall(func(c *nftables.Conn) { addCone(c, hosts) })
+}
+
+// addCone adds the two rules of a full cone.
+func addCone(c *nftables.Conn, hosts *nftables.Set) {
+	c.AddSet(hosts, nil) // fails only for elements, of which there are none
+	remember := &nftables.Chain{Table: natTable, Name: "remember", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}
+	addRule(c, c.AddChain(remember), interfaceIs(expr.MetaKeyOIFNAME, outsideName), datagrams, []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}, // source port
+		&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},  // source address
+		&expr.Dynset{SrcRegKey: 1, SrcRegData: 2, SetName: hosts.Name, SetID: hosts.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE)},
+	})
+	addRule(c, &nftables.Chain{Table: natTable, Name: "prerouting"}, interfaceIs(expr.MetaKeyIIFNAME, outsideName), datagrams, []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // destination port
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: hosts.Name, SetID: hosts.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
+	})
 }
 
 // addFilter drops what comes from the core and belongs to no flow from inside.

@@ -77,6 +77,7 @@ func TestGatewaysTranslate(t *testing.T) {
 		open                   bool // to senders never sent to
 	}{
 		{Public, true, true, true},
+		{FullCone, true, true, true},
 		{Easy, true, true, false},
 		{Symmetric, false, false, false},
 		{Mapped, false, false, false},

@@ -8,9 +8,13 @@ const (
 	// Public is a router: hosts have public addresses and no filter.
 	Public NAT = iota
 
+	// FullCone keeps a host's source port towards every destination and lets
+	// anybody answer there: endpoint-independent mapping and filtering.
+	FullCone
+
 	// Easy keeps a host's source port towards every destination, as Linux does
-	// while it is free: endpoint-independent mapping, and filtering by address
-	// and port.
+	// while it is free, but lets only those answer to whom the host has sent:
+	// endpoint-independent mapping, address and port-dependent filtering.
 	Easy
 
 	// Symmetric chooses a random source port for every destination: address and
@@ -25,9 +29,9 @@ const (
 )
 
 // NATs are all kinds of gateways.
-var NATs = []NAT{Public, Easy, Symmetric, Blocked, Mapped}
+var NATs = []NAT{Public, FullCone, Easy, Symmetric, Blocked, Mapped}
 
-var natNames = [...]string{"none", "easy", "symmetric", "UDP blocked", "port-mapped"}
+var natNames = [...]string{"none", "full cone", "easy", "symmetric", "UDP blocked", "port-mapped"}
 
 // String returns the kind's name, for tables.
 func (n NAT) String() string { return natNames[n] }

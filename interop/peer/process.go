@@ -96,7 +96,7 @@ func (p *Process) call(method string, args, reply any) error {
 	}
 }
 
-// Await waits until the node has got a peer with the netmap.
+// Await waits until the node knows another, and how to reach it.
 func (p *Process) Await(other *Process) error { return p.call("Await", other.IP, new(bool)) }
 
 // Peer returns what the node knows of another.

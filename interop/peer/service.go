@@ -90,14 +90,15 @@ func (s *service) Up(o Options, ip *netip.Addr) error {
 	return s.echo.serve(m)
 }
 
-// Await waits until a peer has come with the netmap.
+// Await waits until a peer has come with the netmap, and its home relay, too:
+// what is sent before is lost.
 func (s *service) Await(ip netip.Addr, _ *bool) error {
 	for deadline := time.Now().Add(peerWait); time.Now().Before(deadline); time.Sleep(pollTime) {
-		if _, known := s.member.peer(context.Background(), ip); known {
+		if s.member.path(ip) != (Path{}) {
 			return nil
 		}
 	}
-	return fmt.Errorf("no peer has the address %v", ip)
+	return fmt.Errorf("no peer has the address %v and a home relay", ip)
 }
 
 // Peer returns what the node knows of a peer.
