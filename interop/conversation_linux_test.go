@@ -12,12 +12,14 @@ const (
 	// precision of its times.
 	flowEvery = 5 * time.Millisecond
 
+	lookEvery = 20 * time.Millisecond // between questions for a path
+
 	// settleTime is how long a conversation goes on before it is judged.
 	settleTime = time.Second
 )
 
-// A conversation is a UDP flow and a TCP stream from one node to the other and
-// back, both of which began at the same time, and what is seen of their paths.
+// A conversation is a UDP flow and perhaps a TCP stream from one node to the
+// other's echo, and what is seen of their paths.
 type conversation struct {
 	*testing.T
 	from, to     *peer.Process
@@ -25,9 +27,9 @@ type conversation struct {
 	flow, stream uint64
 }
 
-// converse waits until the nodes know each other and makes them talk: these are
-// the first packets between them.
-func (a *arena) converse(from, to *peer.Process) *conversation {
+// converseByUDP waits until the nodes know each other and starts a flow: its
+// datagrams are the first packets between them.
+func (a *arena) converseByUDP(from, to *peer.Process) *conversation {
 	a.Helper()
 	c := &conversation{T: a.T, from: from, to: to}
 	c.must(from.Await(to))
@@ -37,6 +39,14 @@ func (a *arena) converse(from, to *peer.Process) *conversation {
 	var err error
 	c.flow, err = from.StartFlow(to, flowEvery)
 	c.must(err)
+	return c
+}
+
+// converse is converseByUDP with a stream besides.
+func (a *arena) converse(from, to *peer.Process) *conversation {
+	a.Helper()
+	c := a.converseByUDP(from, to)
+	var err error
 	c.stream, err = from.StartStream(to)
 	c.must(err)
 	return c
@@ -58,28 +68,27 @@ func (c *conversation) watch() {
 	c.must(err)
 }
 
-// direct returns the first direct path of a node since a moment, and how long it
-// took; ok is false if there is none within a time.
+// direct waits for a node to change to a direct path after a moment, and returns
+// how long that took; ok is false if it does not in time.
 func (c *conversation) direct(p, other *peer.Process, since time.Time, within time.Duration) (path peer.Path, took time.Duration, ok bool) {
 	c.Helper()
 	for {
 		changes, err := p.Watch(other)
 		c.must(err)
-		for i, ch := range changes {
-			lasted := i+1 == len(changes) || changes[i+1].At.After(since)
-			if ch.Path.Direct.IsValid() && lasted {
-				return ch.Path, max(0, ch.At.Sub(since)), true
+		for _, ch := range changes {
+			if ch.Path.Direct.IsValid() && !ch.At.Before(since) {
+				return ch.Path, ch.At.Sub(since), true
 			}
 		}
 		if time.Since(since) > within {
 			return peer.Path{}, 0, false
 		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
+		time.Sleep(lookEvery) // real nodes cannot run in a bubble
 	}
 }
 
-// awaitDirect fails unless both sides have a direct path in time. It returns
-// what the sender found.
+// awaitDirect fails unless both sides change to a direct path in time. It
+// returns what the sender found.
 func (c *conversation) awaitDirect(since time.Time, within time.Duration) (path peer.Path, took time.Duration) {
 	c.Helper()
 	path, took, ok := c.direct(c.from, c.to, since, within)

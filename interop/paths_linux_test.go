@@ -130,3 +130,94 @@ func (a *arena) atMost(what string, took, limit time.Duration) {
 		a.Errorf("%s after %v, want at most %v", what, took, limit)
 	}
 }
+
+// Scenario 6: the sender gets another address, or moves to another network, in
+// the middle of a transfer. The stream survives, in the same WireGuard session.
+func TestAddressChangesInTransfer(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		peer   ground.NAT // of the other side, when it is not on the same LAN
+		lan    bool
+		change func(*arena, *ground.Host) error
+	}{
+		{name: "new address on the LAN", lan: true, change: renumber},
+		{name: "new address behind NAT", peer: ground.FullCone, change: renumber},
+		{name: "new network", peer: ground.Easy, change: func(a *arena, h *ground.Host) error {
+			return h.Move(a.site(ground.Easy, lastMile))
+		}},
+	} {
+		for _, p := range pairs() {
+			t.Run(test.name+"/"+p.String(), func(t *testing.T) {
+				t.Parallel()
+				a := newArena(t)
+				siteA := a.site(ground.Easy, lastMile)
+				siteB := siteA
+				if !test.lan {
+					siteB = a.site(test.peer, lastMile)
+				}
+				mover := a.host(siteA, "a")
+				from, to := a.start(p.from, "a", mover), a.start(p.to, "b", a.host(siteB, "b"))
+				c := a.converse(from, to)
+				c.awaitDirect(c.began, referencePatience)
+				time.Sleep(settleTime)
+				before, err := to.Peer(from)
+				c.must(err)
+
+				changed := time.Now()
+				c.must(test.change(a, mover))
+				path, took, ok := c.direct(to, from, changed, movePatience)
+				if !ok {
+					c.fail("no direct path to the moved node in %v", movePatience)
+				}
+				time.Sleep(settleTime)
+				after, err := to.Peer(from)
+				c.must(err)
+				f, s := c.end()
+				there, back := f.Resumed(changed)
+				t.Logf("back to %v after %v; UDP goes on after %v there, %v back; TCP after %v", path, took.Round(time.Millisecond),
+					there.Round(time.Millisecond), back.Round(time.Millisecond), s.Resumed(changed).Round(time.Millisecond))
+				if !after.LastHandshake.Equal(before.LastHandshake) {
+					t.Errorf("a new WireGuard session at %v, the change was at %v", after.LastHandshake, changed)
+				}
+			})
+		}
+	}
+}
+
+func renumber(_ *arena, h *ground.Host) error { return h.Renumber() }
+
+// movePatience is how long a direct path to a node that has moved may take.
+const movePatience = 10 * time.Second
+
+// Scenario 7: the other side crashes and comes again with the same node key and
+// another disco key.
+func TestPeerRestarts(t *testing.T) {
+	for _, p := range pairs() {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			a := newArena(t)
+			host := a.host(a.site(ground.Easy, lastMile), "b")
+			from, to := a.start(p.from, "a", a.host(a.site(ground.Easy, lastMile), "a")), a.start(p.to, "b", host)
+			c := a.converseByUDP(from, to)
+			c.awaitDirect(c.began, referencePatience)
+			time.Sleep(settleTime)
+
+			to.Kill()
+			c.to = a.start(p.to, "b", host)
+			restarted := time.Now()
+			if c.to.IP != to.IP {
+				t.Fatalf("restarted as %v, was %v", c.to.IP, to.IP)
+			}
+			c.watch()
+			path, took := c.awaitDirect(restarted, restartPatience)
+			time.Sleep(settleTime)
+			f, err := c.from.StopFlow(c.flow, c.to)
+			c.must(err)
+			there, back := f.Resumed(restarted)
+			t.Logf("%v after %v; UDP goes on after %v there, %v back", path, took.Round(time.Millisecond), there.Round(time.Millisecond), back.Round(time.Millisecond))
+		})
+	}
+}
+
+// restartPatience is how long a direct path to a node that has crashed may take.
+const restartPatience = 20 * time.Second
