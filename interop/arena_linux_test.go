@@ -1,10 +1,13 @@
 package interop
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,11 +48,13 @@ type arena struct {
 
 func newArena(t *testing.T) *arena {
 	t.Helper()
-	g := ground.New(t)
-	tailnet := startDevnet(t, devnet.Config{
-		Listen: ground.ServerAddr.String() + ":0", Network: g.Internet.Network(), Relays: 2,
+	a := &arena{T: t, ground: ground.New(t), dir: t.TempDir()}
+	a.tailnet = startDevnet(t, devnet.Config{
+		Listen: ground.ServerAddr.String() + ":0", Network: a.ground.Internet.Network(), Relays: 2,
+		Logger: slog.New(slog.NewTextHandler(a.log("devnet"), nil)),
 	})
-	return &arena{t, g, tailnet, tailnet.AuthKey(devnet.KeyOptions{Reusable: true}), t.TempDir()}
+	a.authKey = a.tailnet.AuthKey(devnet.KeyOptions{Reusable: true})
+	return a
 }
 
 // site adds a site whose link to the core delays every packet.
@@ -77,15 +82,48 @@ func (a *arena) host(s *ground.Site, name string) *ground.Host {
 // the one before.
 func (a *arena) start(kind peer.Kind, name string, on peer.Host) *peer.Process {
 	a.Helper()
-	p, err := peer.Start(on, peer.Options{
-		Kind: kind, Name: name, ControlURL: a.tailnet.URL(), AuthKey: a.authKey,
-		Dir: filepath.Join(a.dir, name), Verbose: true,
-	}, a.log(name))
-	if err != nil {
+	return a.startAll(newNode{kind, name, on})[0]
+}
+
+// startPair starts the nodes of a pair, named a and b.
+func (a *arena) startPair(p pair, onA, onB peer.Host) (from, to *peer.Process) {
+	a.Helper()
+	both := a.startAll(newNode{p.from, "a", onA}, newNode{p.to, "b", onB})
+	return both[0], both[1]
+}
+
+// A newNode is what startAll needs to know of one.
+type newNode struct {
+	kind peer.Kind
+	name string
+	on   peer.Host
+}
+
+// startAll starts nodes all at once.
+func (a *arena) startAll(nodes ...newNode) []*peer.Process {
+	a.Helper()
+	started := make([]*peer.Process, len(nodes))
+	errs := make([]error, len(nodes))
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		log := a.log(n.name)
+		all.Go(func() {
+			started[i], errs[i] = peer.Start(n.on, peer.Options{
+				Kind: n.kind, Name: n.name, ControlURL: a.tailnet.URL(), AuthKey: a.authKey,
+				Dir: filepath.Join(a.dir, n.name), Verbose: true,
+			}, log)
+		})
+	}
+	all.Wait()
+	for _, p := range started {
+		if p != nil {
+			a.Cleanup(p.Kill)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		a.Fatal(err)
 	}
-	a.Cleanup(p.Kill)
-	return p
+	return started
 }
 
 // shownLog is how much of a node's log a failed test shows, in bytes.

@@ -16,9 +16,14 @@ const (
 	// often than elsewhere, for many cells talk at once.
 	matrixFlow = 20 * time.Millisecond
 
+	// matrixWidth is how many cells of each row are filled at once.
+	matrixWidth = 2
+
 	// matrixPatience is how long a cell is given for a direct path.
 	matrixPatience = 8 * time.Second
 )
+
+var kinds = []peer.Kind{peer.Ours, peer.Reference}
 
 // reachable reports whether two nodes behind such gateways can talk directly.
 // A side that lets only those answer to whom it has sent never hears one whose
@@ -62,11 +67,11 @@ func TestNATMatrix(t *testing.T) {
 		results[p] = make(map[[2]ground.NAT]cell)
 	}
 	var mu sync.Mutex
-	for round := range ground.NATs {
-		// Each node takes part in at most two conversations of a round.
+	for round := 0; round < len(ground.NATs); round += matrixWidth {
 		var cells sync.WaitGroup
-		for i, from := range ground.NATs {
-			to := ground.NATs[(i+round)%len(ground.NATs)]
+		for i := range len(ground.NATs) * matrixWidth {
+			from := ground.NATs[i/matrixWidth]
+			to := ground.NATs[(i/matrixWidth+round+i%matrixWidth)%len(ground.NATs)]
 			for _, p := range pairs() {
 				cells.Go(func() {
 					c := talk(left[p.from][from], right[p.to][to])
@@ -96,15 +101,19 @@ func TestNATMatrix(t *testing.T) {
 // of gateway, the two on the same LAN.
 func (a *arena) matrixNodes(side string) map[peer.Kind]map[ground.NAT]*peer.Process {
 	a.Helper()
-	nodes := map[peer.Kind]map[ground.NAT]*peer.Process{peer.Ours: {}, peer.Reference: {}}
+	var nodes []newNode
 	for i, nat := range ground.NATs {
 		s := a.site(nat, lastMile)
-		for _, kind := range []peer.Kind{peer.Ours, peer.Reference} {
+		for _, kind := range kinds {
 			name := fmt.Sprintf("%s%d-%s", side, i, kind)
-			nodes[kind][nat] = a.start(kind, name, a.host(s, name))
+			nodes = append(nodes, newNode{kind, name, a.host(s, name)})
 		}
 	}
-	return nodes
+	started := map[peer.Kind]map[ground.NAT]*peer.Process{peer.Ours: {}, peer.Reference: {}}
+	for i, p := range a.startAll(nodes...) {
+		started[p.Kind][ground.NATs[i/len(kinds)]] = p
+	}
+	return started
 }
 
 // talk makes one node send datagrams to another for a while, and returns the

@@ -35,7 +35,7 @@ func TestDirectPath(t *testing.T) {
 				if !test.lan {
 					siteB = a.site(test.to, lastMile)
 				}
-				from, to := a.start(p.from, "a", a.host(siteA, "a")), a.start(p.to, "b", a.host(siteB, "b"))
+				from, to := a.startPair(p, a.host(siteA, "a"), a.host(siteB, "b"))
 				c := a.converse(from, to)
 				within := test.within
 				if !p.ours() {
@@ -63,8 +63,7 @@ func TestSymmetricNATsStayOnRelay(t *testing.T) {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			a := newArena(t)
-			from := a.start(p.from, "a", a.host(a.site(ground.Symmetric, lastMile), "a"))
-			to := a.start(p.to, "b", a.host(a.site(ground.Symmetric, lastMile), "b"))
+			from, to := a.startPair(p, a.host(a.site(ground.Symmetric, lastMile), "a"), a.host(a.site(ground.Symmetric, lastMile), "b"))
 			c := a.converse(from, to)
 			if path, took, ok := c.direct(from, to, c.began, referencePatience); ok {
 				c.fail("%v after %v", path, took)
@@ -77,6 +76,43 @@ func TestSymmetricNATsStayOnRelay(t *testing.T) {
 	}
 }
 
+// A direct path over links that lose, delay and reorder packets carries a stream
+// unharmed and is not given up.
+func TestBadLinks(t *testing.T) {
+	bad := ground.Conditions{Delay: lastMile, Jitter: 5 * time.Millisecond, Loss: 0.01, Reorder: 0.1, ReorderBy: 20 * time.Millisecond}
+	for _, p := range pairs() {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			a := newArena(t)
+			siteA, siteB := a.site(ground.Easy, 0), a.site(ground.Easy, 0)
+			from, to := a.startPair(p, a.host(siteA, "a"), a.host(siteB, "b"))
+			c := a.converse(from, to)
+			c.awaitDirect(c.began, referencePatience)
+			siteA.Link.Set(bad)
+			siteB.Link.Set(bad)
+			began := time.Now()
+			time.Sleep(badTime)
+			f, s := c.end()
+			there, back := f.Lost()
+			t.Logf("%d and %d of %d datagrams lost; %d kB by TCP", there, back, len(f.Sent), s.Bytes>>10)
+			if there == 0 || there > len(f.Sent)/10 || back > len(f.Sent)/10 {
+				t.Error("that is not what such links lose")
+			}
+			for _, side := range [][2]*peer.Process{{from, to}, {to, from}} {
+				changes, err := side[0].Watch(side[1])
+				c.must(err)
+				if last := changes[len(changes)-1]; !last.Path.Direct.IsValid() || last.At.After(began) && p.ours() {
+					c.fail("%s changed to %v", side[0].Name, last.Path)
+				}
+			}
+		})
+	}
+}
+
+// badTime is how long a conversation has to bear bad links: longer than a path
+// is trusted without proof (PATH-31).
+const badTime = 10 * time.Second
+
 // Scenario 5: UDP is blocked in the middle of a transfer, and let through again.
 func TestUDPBlockedInTransfer(t *testing.T) {
 	for _, p := range pairs() {
@@ -84,8 +120,7 @@ func TestUDPBlockedInTransfer(t *testing.T) {
 			t.Parallel()
 			a := newArena(t)
 			site := a.site(ground.Easy, lastMile)
-			from := a.start(p.from, "a", a.host(site, "a"))
-			to := a.start(p.to, "b", a.host(a.site(ground.Easy, lastMile), "b"))
+			from, to := a.startPair(p, a.host(site, "a"), a.host(a.site(ground.Easy, lastMile), "b"))
 			c := a.converse(from, to)
 			c.awaitDirect(c.began, referencePatience)
 			time.Sleep(settleTime)
@@ -156,7 +191,7 @@ func TestAddressChangesInTransfer(t *testing.T) {
 					siteB = a.site(test.peer, lastMile)
 				}
 				mover := a.host(siteA, "a")
-				from, to := a.start(p.from, "a", mover), a.start(p.to, "b", a.host(siteB, "b"))
+				from, to := a.startPair(p, mover, a.host(siteB, "b"))
 				c := a.converse(from, to)
 				c.awaitDirect(c.began, referencePatience)
 				time.Sleep(settleTime)
@@ -197,7 +232,7 @@ func TestPeerRestarts(t *testing.T) {
 			t.Parallel()
 			a := newArena(t)
 			host := a.host(a.site(ground.Easy, lastMile), "b")
-			from, to := a.start(p.from, "a", a.host(a.site(ground.Easy, lastMile), "a")), a.start(p.to, "b", host)
+			from, to := a.startPair(p, a.host(a.site(ground.Easy, lastMile), "a"), host)
 			c := a.converseByUDP(from, to)
 			c.awaitDirect(c.began, referencePatience)
 			time.Sleep(settleTime)

@@ -2,9 +2,12 @@ package interop
 
 import (
 	"context"
+	"flag"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -21,9 +24,16 @@ import (
 // upTimeout bounds the start of one node, ours or the reference's.
 const upTimeout = 60 * time.Second
 
+// parallelTests is how many tests run at once: nearly all their time they wait.
+const parallelTests = 4
+
 func TestMain(m *testing.M) {
 	peer.Main() // in a process that is to be a node
 	envknob.Setenv("TS_NO_LOGS_NO_SUPPORT", "true")
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		f.Value.Set(strconv.Itoa(parallelTests)) // the default is meant for tests that compute
+	}
 	os.Exit(m.Run())
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ type member interface {
 
 	up(context.Context) error
 	peer(context.Context, netip.Addr) (p Peer, known bool)
-	path(netip.Addr) Path
+	paths([]netip.Addr) []Path // to peers with these addresses; often called, so it must be cheap
 }
 
 // newMember makes a node, without starting it.
@@ -111,21 +112,24 @@ func (n ourNode) peer(_ context.Context, ip netip.Addr) (Peer, bool) {
 	return Peer{}, false
 }
 
-func (n ourNode) path(ip netip.Addr) Path {
-	p, _ := n.peer(context.Background(), ip)
-	return p.Path
+func (n ourNode) paths(ips []netip.Addr) []Path {
+	found := make([]Path, len(ips))
+	for _, p := range n.Status().Peers {
+		if len(p.TailscaleIPs) == 0 {
+			continue
+		}
+		if i := slices.Index(ips, p.TailscaleIPs[0]); i >= 0 {
+			found[i] = parsePath(p.Path)
+		}
+	}
+	return found
 }
 
-// parsePath reads the path in a node's status.
+// parsePath reads the path in a node's status. One through a peer relay is not
+// direct.
 func parsePath(s string) Path {
-	kind, rest, _ := strings.Cut(s, " ")
-	switch kind {
-	case "direct":
-		addr, _, _ := strings.Cut(rest, " ")
-		direct, _ := netip.ParseAddrPort(addr)
+	if direct, err := netip.ParseAddrPort(strings.TrimPrefix(s, "direct ")); err == nil {
 		return Path{Direct: direct}
-	case "relay":
-		return Path{Relay: rest}
 	}
-	return Path{}
+	return Path{Relay: strings.TrimPrefix(s, "relay ")}
 }

@@ -59,19 +59,28 @@ func (n *referenceNode) peer(ctx context.Context, ip netip.Addr) (Peer, bool) {
 	return Peer{}, false
 }
 
-// path asks below the client, which would spend milliseconds on JSON.
-func (n *referenceNode) path(ip netip.Addr) Path {
-	k, ok := n.keys.Load(ip)
-	if !ok {
-		p, _ := n.peer(context.Background(), ip)
-		return p.Path
-	}
+// paths asks below the client, which would spend milliseconds on JSON.
+func (n *referenceNode) paths(ips []netip.Addr) []Path {
 	sb := ipnstate.StatusBuilder{WantPeers: true}
 	n.conn.UpdateStatus(&sb)
-	if p := sb.Status().Peer[k.(key.NodePublic)]; p != nil {
-		return referencePath(p)
+	peers := sb.Status().Peer
+	found := make([]Path, len(ips))
+	for i, ip := range ips {
+		if p := peers[n.key(ip)]; p != nil {
+			found[i] = referencePath(p)
+		}
 	}
-	return Path{}
+	return found
+}
+
+// key returns the key of the peer with an address, zero if there is none.
+func (n *referenceNode) key(ip netip.Addr) key.NodePublic {
+	if _, known := n.keys.Load(ip); !known {
+		n.peer(context.Background(), ip)
+	}
+	k, _ := n.keys.Load(ip)
+	known, _ := k.(key.NodePublic)
+	return known
 }
 
 func referencePath(p *ipnstate.PeerStatus) Path {

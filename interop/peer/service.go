@@ -56,12 +56,12 @@ type pipes struct {
 type service struct {
 	member member
 	echo   *echo
+	watch  watch
 
 	mu      sync.Mutex
 	next    uint64
 	flows   map[uint64]*flowSender
 	streams map[uint64]*streamSender
-	watches map[netip.Addr]*watch
 }
 
 func newService() *service {
@@ -69,7 +69,6 @@ func newService() *service {
 		echo:    &echo{seen: make(map[uint64][]arrival)},
 		flows:   make(map[uint64]*flowSender),
 		streams: make(map[uint64]*streamSender),
-		watches: make(map[netip.Addr]*watch),
 	}
 }
 
@@ -87,6 +86,7 @@ func (s *service) Up(o Options, ip *netip.Addr) error {
 	}
 	s.member = m
 	*ip, _ = m.TailscaleIPs()
+	go s.watch.run(m)
 	return s.echo.serve(m)
 }
 
@@ -94,7 +94,7 @@ func (s *service) Up(o Options, ip *netip.Addr) error {
 // what is sent before is lost.
 func (s *service) Await(ip netip.Addr, _ *bool) error {
 	for deadline := time.Now().Add(peerWait); time.Now().Before(deadline); time.Sleep(pollTime) {
-		if s.member.path(ip) != (Path{}) {
+		if s.member.paths([]netip.Addr{ip})[0] != (Path{}) {
 			return nil
 		}
 	}
@@ -113,14 +113,7 @@ func (s *service) Peer(ip netip.Addr, p *Peer) error {
 // Watch follows the path to a peer from the first call on, and returns its
 // changes.
 func (s *service) Watch(ip netip.Addr, changes *[]PathChange) error {
-	s.mu.Lock()
-	w := s.watches[ip]
-	if w == nil {
-		w = newWatch(s.member, ip)
-		s.watches[ip] = w
-	}
-	s.mu.Unlock()
-	*changes = w.list()
+	*changes = s.watch.of(s.member, ip)
 	return nil
 }
 

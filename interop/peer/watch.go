@@ -2,13 +2,14 @@ package peer
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// watchEvery is how often a path is looked at. It bounds the error of the times
+// watchEvery is how often paths are looked at. It bounds the error of the times
 // of PathChanges.
-const watchEvery = 5 * time.Millisecond
+const watchEvery = 10 * time.Millisecond
 
 // A PathChange says that packets to a peer take another path from a moment on.
 type PathChange struct {
@@ -16,36 +17,43 @@ type PathChange struct {
 	Path Path
 }
 
-// A watch follows the path to one peer until the process ends.
+// A watch follows the paths to some peers. The zero watch is ready for use.
 type watch struct {
 	mu      sync.Mutex
-	changes []PathChange
+	peers   []netip.Addr
+	changes [][]PathChange // of each peer, the path it began with first
 }
 
-// newWatch notes the path of now and each change.
-func newWatch(m member, ip netip.Addr) *watch {
-	w := &watch{changes: []PathChange{{time.Now(), m.path(ip)}}}
-	go func() {
-		last := w.changes[0].Path
-		for at := range time.Tick(watchEvery) {
-			if p := m.path(ip); p != last {
-				last = p
-				w.add(PathChange{at, p})
-			}
+// run looks for changes until the process ends.
+func (w *watch) run(m member) {
+	for at := range time.Tick(watchEvery) {
+		w.look(m, at)
+	}
+}
+
+func (w *watch) look(m member, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.peers) == 0 {
+		return
+	}
+	for i, path := range m.paths(w.peers) {
+		if all := w.changes[i]; all[len(all)-1].Path != path {
+			w.changes[i] = append(all, PathChange{at, path})
 		}
-	}()
-	return w
+	}
 }
 
-func (w *watch) add(c PathChange) {
+// of returns the changes of the path to a peer, which it follows from the first
+// call on.
+func (w *watch) of(m member, ip netip.Addr) []PathChange {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.changes = append(w.changes, c)
-}
-
-// list returns a copy of the changes so far.
-func (w *watch) list() []PathChange {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]PathChange(nil), w.changes...)
+	i := slices.Index(w.peers, ip)
+	if i < 0 {
+		i = len(w.peers)
+		w.peers = append(w.peers, ip)
+		w.changes = append(w.changes, []PathChange{{time.Now(), m.paths([]netip.Addr{ip})[0]}})
+	}
+	return slices.Clone(w.changes[i])
 }
