@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -11,6 +12,10 @@ const (
 	// flowEvery is the time between datagrams of a conversation, and so the
 	// precision of its times.
 	flowEvery = 5 * time.Millisecond
+
+	// relayTime is how long a connection to a relay may take: some round trips
+	// of two last miles each, for TCP, TLS and the relay's own.
+	relayTime = 500 * time.Millisecond
 
 	lookEvery = 20 * time.Millisecond // between questions for a path
 
@@ -32,8 +37,7 @@ type conversation struct {
 func (a *arena) converseByUDP(from, to *peer.Process) *conversation {
 	a.Helper()
 	c := &conversation{T: a.T, from: from, to: to}
-	c.must(from.Await(to))
-	c.must(to.Await(from))
+	c.must(acquaint(from, to))
 	c.watch()
 	c.began = time.Now()
 	var err error
@@ -52,10 +56,33 @@ func (a *arena) converse(from, to *peer.Process) *conversation {
 	return c
 }
 
+// acquaint waits until two nodes may talk by way of their relays. A node tells
+// its home region before it is connected to the relay there, which loses what
+// comes too early.
+func acquaint(a, b *peer.Process) error {
+	if err := errors.Join(a.Await(b), b.Await(a)); err != nil {
+		return err
+	}
+	time.Sleep(relayTime) // real nodes cannot run in a bubble
+	return nil
+}
+
 func (c *conversation) must(err error) {
 	c.Helper()
 	if err != nil {
 		c.Fatal(err)
+	}
+}
+
+// logLosses prints when the first of the datagrams that never came were sent.
+func (c *conversation) logLosses(f peer.Flow) {
+	c.Helper()
+	left := 20
+	for i, sent := range f.Sent {
+		if lost := i >= len(f.Back) || f.Back[i].IsZero(); lost && left > 0 {
+			left--
+			c.Logf("%7.3fs datagram %d of %d sent, no echo", sent.Sub(c.began).Seconds(), i, len(f.Sent))
+		}
 	}
 }
 
@@ -136,6 +163,7 @@ func (c *conversation) endWithoutLoss() (peer.Flow, peer.Stream) {
 	c.Helper()
 	f, s := c.end()
 	if there, back := f.Lost(); there > 0 || back > 0 || f.Duplicates > 0 {
+		c.logLosses(f)
 		c.fail("of %d datagrams %d were lost on the way there, %d on the way back, %d came twice", len(f.Sent), there, back, f.Duplicates)
 	}
 	return f, s

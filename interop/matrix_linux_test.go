@@ -119,10 +119,8 @@ func (a *arena) matrixNodes(side string) map[peer.Kind]map[ground.NAT]*peer.Proc
 // talk makes one node send datagrams to another for a while, and returns the
 // path the sender has found.
 func talk(from, to *peer.Process) (c cell) {
-	for _, side := range [][2]*peer.Process{{from, to}, {to, from}} {
-		if c.err = side[0].Await(side[1]); c.err != nil {
-			return c
-		}
+	if c.err = acquaint(from, to); c.err != nil {
+		return c
 	}
 	if _, c.err = from.Watch(to); c.err != nil {
 		return c
