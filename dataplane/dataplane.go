@@ -105,6 +105,14 @@ type Hooks struct {
 	// 10 s after the last call (WG-57).
 	Heard func(peer key.NodePublic, from transport.Endpoint)
 
+	// Sending is called when a datagram goes to a peer, and then at most every
+	// 500 ms while more do (PATH-34).
+	Sending func(peer key.NodePublic)
+
+	// Unreachable is called when this host has no way to where a peer's
+	// datagrams went; the path that was set is forgotten (PATH-59, PATH-60).
+	Unreachable func(peer key.NodePublic, to transport.Endpoint)
+
 	// PeerAt tells whose UDP address from is, as far as is known: a hint for when
 	// we have restarted and peers have not noticed (WG-52).
 	PeerAt func(from transport.Endpoint) (key.NodePublic, bool)
@@ -220,6 +228,25 @@ func (d *Dataplane) Expire(k key.NodePublic) {
 // ExpireAll does so for every peer, after the host was asleep (WG-45).
 func (d *Dataplane) ExpireAll() { d.engine.ExpireAll() }
 
+// LastHeard returns when and from where the last authenticated packet of a peer
+// came; the zero time when none did in its current session.
+func (d *Dataplane) LastHeard(k key.NodePublic) (time.Time, transport.Endpoint) {
+	wp := d.engine.Peer(k)
+	if wp == nil {
+		return time.Time{}, transport.Endpoint{}
+	}
+	at, src := wp.LastHeard(), wp.HeardFrom()
+	if at == 0 || src == nil {
+		return time.Time{}, transport.Endpoint{}
+	}
+	return d.wallClock(at), endpointOf(src)
+}
+
+// wallClock returns the time of a tick.
+func (d *Dataplane) wallClock(t wireguard.Tick) time.Time {
+	return time.Now().Add(-time.Duration(d.engine.Now() - t))
+}
+
 // A PeerStatus is what the pipeline knows of a peer at one moment.
 type PeerStatus struct {
 	Key              key.NodePublic
@@ -238,7 +265,7 @@ func (d *Dataplane) Peer(k key.NodePublic) (PeerStatus, bool) {
 	}
 	s := PeerStatus{Key: k, LastHandshake: wp.LastHandshake(), TxBytes: wp.TxBytes(), RxBytes: wp.RxBytes()}
 	if heard := wp.LastHeard(); heard != 0 {
-		s.LastHeard = time.Now().Add(-time.Duration(d.engine.Now() - heard))
+		s.LastHeard = d.wallClock(heard)
 	}
 	if p := peerOf(wp); p != nil {
 		s.Path = p.current()

@@ -48,7 +48,8 @@ type outbound struct {
 	d      *Dataplane
 	sealer *wireguard.Sealer
 	sender sender
-	path   Path // of the run being sealed
+	peer   *peer // that the run being sealed goes to
+	path   Path  // its path
 
 	table     *table
 	lastDst   netip.Addr // owner of the last destination, while table is the same
@@ -172,14 +173,17 @@ func (o *outbound) seal(p *peer, pkts []packet.Outbound, now wireguard.Tick) {
 		o.d.count.dropped.add(NoTunnel, len(pkts))
 		return
 	}
-	o.path = p.current()
+	o.d.sending(p, now)
+	o.peer, o.path = p, p.current()
 	if _, _, dropped := o.sealer.Seal(wp, pkts, o.path.room(), now); dropped > 0 {
 		o.d.count.dropped.add(NotSealed, dropped)
 	}
 }
 
 // send is called by the Sealer with what it has sealed for the current run.
-func (o *outbound) send(_ *wireguard.Peer, bursts []packet.Burst) { o.sender.send(&o.path, bursts) }
+func (o *outbound) send(_ *wireguard.Peer, bursts []packet.Burst) {
+	o.sender.send(o.peer, &o.path, bursts)
+}
 
 // answer seals and sends one control message.
 func (o *outbound) answer(a *answer) {

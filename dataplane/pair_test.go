@@ -172,7 +172,7 @@ func (n *testNode) Send(to transport.Endpoint, bursts []packet.Burst) error {
 		peer, from = n.wire.byKey[to.Key], transport.Endpoint{Region: to.Region, Key: n.key}
 	}
 	if peer == nil {
-		return fmt.Errorf("nobody at %+v", to)
+		return fmt.Errorf("nobody at %+v: %w", to, transport.ErrUnreachable)
 	}
 	for _, b := range bursts {
 		for i := range b.Count {

@@ -2,7 +2,9 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
+	"time"
 
 	"github.com/seed94491740/tsnode/dataplane/wireguard"
 	"github.com/seed94491740/tsnode/key"
@@ -78,25 +80,51 @@ func endpointOf(s *wireguard.Source) transport.Endpoint {
 	return transport.Endpoint{Addr: s.Addr, VNI: s.VNI, Region: s.Region, Key: s.Key}
 }
 
+// sendingEvery is how often Hooks.Sending is called for a peer that much is sent
+// to. It is half of the second of silence that makes a path suspect (PATH-36).
+const sendingEvery = wireguard.Tick(500 * time.Millisecond)
+
+// sending tells the path layer that something goes to p.
+func (d *Dataplane) sending(p *peer, now wireguard.Tick) {
+	noted := p.noted.Load()
+	if noted != 0 && now-wireguard.Tick(noted) < sendingEvery {
+		return
+	}
+	if p.noted.CompareAndSwap(noted, int64(now)) && d.config.Hooks.Sending != nil {
+		d.config.Hooks.Sending(p.key)
+	}
+}
+
+// lost forgets the path of p that led to an endpoint out of this host's reach.
+func (d *Dataplane) lost(p *peer, to transport.Endpoint) {
+	if path := p.path.Load(); path != nil && (path.Best == to || path.Also == to) {
+		p.path.CompareAndSwap(path, nil)
+	}
+	if d.config.Hooks.Unreachable != nil {
+		d.config.Hooks.Unreachable(p.key, to)
+	}
+}
+
 // A sender hands bursts to the underlay. It is used by one goroutine.
 type sender struct {
 	d    *Dataplane
 	flat []packet.Burst // scratch: datagrams without their room
 }
 
-// send sends bursts along a path. They are borrowed.
-func (s *sender) send(p *Path, bursts []packet.Burst) {
-	if p.Best.IsZero() {
+// send sends bursts to p along a path; p is nil when they answer a stranger. The
+// bursts are borrowed.
+func (s *sender) send(p *peer, path *Path, bursts []packet.Burst) {
+	if path.Best.IsZero() {
 		s.d.count.dropped.add(NoPath, count(bursts))
 		return
 	}
-	s.sendTo(p.Best, bursts)
-	if !p.Also.IsZero() {
-		s.sendTo(p.Also, bursts)
+	s.sendTo(p, path.Best, bursts)
+	if !path.Also.IsZero() {
+		s.sendTo(p, path.Also, bursts)
 	}
 }
 
-func (s *sender) sendTo(to transport.Endpoint, bursts []packet.Burst) {
+func (s *sender) sendTo(p *peer, to transport.Endpoint, bursts []packet.Burst) {
 	out := bursts
 	switch {
 	case to.VNI != 0:
@@ -108,6 +136,9 @@ func (s *sender) sendTo(to transport.Endpoint, bursts []packet.Burst) {
 	}
 	if err := s.d.config.Underlay.Send(to, out); err != nil {
 		s.d.count.dropped.add(SendFailed, count(out))
+		if p != nil && errors.Is(err, transport.ErrUnreachable) {
+			s.d.lost(p, to)
+		}
 		return
 	}
 	s.d.count.sent.addBursts(to, out)

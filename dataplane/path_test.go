@@ -89,6 +89,70 @@ func TestSetPath(t *testing.T) {
 	})
 }
 
+// TestSending covers the hook that tells which peers are in use (PATH-34).
+func TestSending(t *testing.T) {
+	var calls []time.Duration
+	var began time.Time
+	pair(t, func(i int, c *Config) {
+		if i == 0 {
+			c.Hooks.Sending = func(key.NodePublic) { calls = append(calls, time.Since(began)) }
+		}
+	}, func(t *testing.T, a, b *testNode) {
+		began = time.Now()
+		for range 12 {
+			a.cable.put(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if want := []time.Duration{0, 500 * time.Millisecond, time.Second}; !slices.Equal(calls, want) {
+			t.Errorf("called at %v, want %v", calls, want)
+		}
+	})
+}
+
+// TestUnreachablePath covers PATH-60: a path out of reach is forgotten, and the
+// data takes the relay.
+func TestUnreachablePath(t *testing.T) {
+	var lost []transport.Endpoint
+	pair(t, func(i int, c *Config) {
+		if i == 0 {
+			c.Hooks.Unreachable = func(_ key.NodePublic, to transport.Endpoint) { lost = append(lost, to) }
+		}
+	}, func(t *testing.T, a, b *testNode) {
+		nowhere := transport.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.99:9")}
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		a.send(pkt)
+		b.wantReceived(t, "through the relay", pkt)
+		a.d.SetPath(b.key, &Path{Best: nowhere})
+		a.send(pkt)
+		if !slices.Equal(lost, []transport.Endpoint{nowhere}) {
+			t.Errorf("hook was called for %v", lost)
+		}
+		b.wantReceived(t, "nowhere")
+		a.send(pkt)
+		b.wantReceived(t, "through the relay again", pkt)
+	})
+}
+
+// TestLastHeard covers what path selection asks about a peer.
+func TestLastHeard(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		if at, _ := b.d.LastHeard(a.key); !at.IsZero() {
+			t.Errorf("heard at %v before anything was sent", at)
+		}
+		a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}})
+		sent := time.Now()
+		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
+		time.Sleep(3 * time.Second)
+		at, from := b.d.LastHeard(a.key)
+		if sent.Sub(at).Abs() > 100*time.Millisecond || from.Addr != a.udp {
+			t.Errorf("heard at %v from %+v, want %v from %v", at, from, sent, a.udp)
+		}
+		if at, _ := b.d.LastHeard(testKey(1)); !at.IsZero() {
+			t.Error("heard from a stranger")
+		}
+	})
+}
+
 // TestOtherProtocols covers what leaves a receiver before the tunnel.
 func TestOtherProtocols(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {

@@ -21,6 +21,7 @@ type peer struct {
 	tunnel atomic.Pointer[wireguard.Peer] // nil until first used
 	path   atomic.Pointer[Path]           // nil: by the network map
 	region atomic.Uint32                  // relay region last heard through; 0 = none
+	noted  atomic.Int64                   // tick when Hooks.Sending was last called; 0 = never
 }
 
 func newPeer(n *netmap.Peer) *peer {

@@ -181,7 +181,7 @@ func TestSendWithRoom(t *testing.T) {
 	if path.room() != 8 || (&Path{Best: direct}).room() != 0 {
 		t.Fatal("room")
 	}
-	s.send(&path, []packet.Burst{{Buf: []byte("RRRRRRRRaaaaRRRRRRRRbb"), Room: 8, Size: 4, Count: 2}})
+	s.send(nil, &path, []packet.Burst{{Buf: []byte("RRRRRRRRaaaaRRRRRRRRbb"), Room: 8, Size: 4, Count: 2}})
 	header := string(unhex(t, "00007a120a0b0c00"))
 	want := []string{header + "aaaa", header + "bb", "aaaa", "bb"}
 	for i, d := range u.datagrams {
@@ -195,12 +195,12 @@ func TestSendWithRoom(t *testing.T) {
 	if b := withRoom(packet.Burst{Buf: []byte("aaaabb"), Size: 4, Count: 2}); b.Room != 8 || string(b.Datagram(0)) != "aaaa" || string(b.Datagram(1)) != "bb" {
 		t.Errorf("withRoom: %+v", b)
 	}
-	s.send(&Path{}, []packet.Burst{{Buf: []byte("x"), Size: 1, Count: 1}})
+	s.send(nil, &Path{}, []packet.Burst{{Buf: []byte("x"), Size: 1, Count: 1}})
 	if d.count.dropped[NoPath].Load() != 1 {
 		t.Error("a datagram without path is not counted")
 	}
 	u.err = errControlFull
-	s.send(&Path{Best: direct}, []packet.Burst{{Buf: []byte("xy"), Size: 1, Count: 2}})
+	s.send(nil, &Path{Best: direct}, []packet.Burst{{Buf: []byte("xy"), Size: 1, Count: 2}})
 	if d.count.dropped[SendFailed].Load() != 2 {
 		t.Error("lost datagrams are not counted")
 	}

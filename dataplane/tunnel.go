@@ -58,12 +58,13 @@ func (d *Dataplane) sendOne(wp *wireguard.Peer, b packet.Burst) {
 	if p == nil {
 		return
 	}
+	d.sending(p, d.engine.Now())
 	path := p.current()
 	if path.room() > b.Room {
 		b = withRoom(b)
 	}
 	s := sender{d: d}
-	s.send(&path, []packet.Burst{b})
+	s.send(p, &path, []packet.Burst{b})
 }
 
 // reply sends a message to an exact source (WG-32).
@@ -74,7 +75,7 @@ func (d *Dataplane) reply(src *wireguard.Source, msg []byte) {
 		b = withRoom(b)
 	}
 	s := sender{d: d}
-	s.send(&path, []packet.Burst{b})
+	s.send(nil, &path, []packet.Burst{b})
 }
 
 // peerAt asks the path layer whose address a source is.

@@ -49,6 +49,15 @@ func (p *Peer) LastHeard() Tick {
 	return 0
 }
 
+// HeardFrom returns where the last authenticated packet came from, nil when none
+// did since the session was made.
+func (p *Peer) HeardFrom() *Source {
+	if s := p.live(); s != nil {
+		return s.from.Load()
+	}
+	return nil
+}
+
 // LastHandshake returns when a keypair last became usable for sending, to the
 // second; the zero time when none ever did.
 func (p *Peer) LastHandshake() time.Time {
