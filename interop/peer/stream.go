@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	streamEvery = 10 * time.Millisecond // between blocks
+	streamEvery = 20 * time.Millisecond // between blocks
 	streamBlock = 4 << 10               // bytes of a block
 
 	// closeWait is how long the end of an echoed stream may take.
