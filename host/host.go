@@ -39,7 +39,7 @@ type Network interface {
 	DefaultRoute() (Route, error)
 
 	// Watch calls changed, from one goroutine, after each change of interfaces,
-	// addresses or routes, until ctx ends. It returns errors.ErrUnsupported where
+	// addresses or default route, and perhaps without one, until ctx ends. It returns errors.ErrUnsupported where
 	// changes can only be found by looking again and again.
 	Watch(ctx context.Context, changed func()) error
 
