@@ -2,15 +2,20 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
 )
 
 // udpBuffer is the size asked for a UDP socket's send and receive buffers, in
 // bytes (PATH-55).
 const udpBuffer = 7 << 20
+
+// familyNames are the families of ListenUDP in words.
+var familyNames = map[string]string{"udp4": "IPv4", "udp6": "IPv6"}
 
 // OS is the network of the machine itself.
 type OS struct{}
@@ -18,11 +23,14 @@ type OS struct{}
 // ListenUDP binds a wildcard UDP socket with large buffers and, on Linux, with
 // batched and segmented I/O where the kernel offers it.
 func (OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error) {
-	if family != "udp4" && family != "udp6" {
+	if familyNames[family] == "" {
 		return nil, fmt.Errorf("host: listen UDP: family %q is neither udp4 nor udp6", family)
 	}
 	lc := net.ListenConfig{Control: controlUDP}
 	pc, err := lc.ListenPacket(ctx, family, ":"+strconv.Itoa(int(port)))
+	if errors.Is(err, syscall.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("host: this host has no %s: %w", familyNames[family], err)
+	}
 	if err != nil {
 		return nil, err
 	}

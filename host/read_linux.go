@@ -37,7 +37,7 @@ func (r *reader) init(u *batchUDP) {
 		if u.single.Load() {
 			r.readOne(fd)
 		} else if r.readMany(fd); refused(r.errno) {
-			u.single.Store(true)
+			u.singly("recvmmsg", r.errno)
 			r.readOne(fd)
 		}
 		return r.errno != unix.EAGAIN

@@ -18,6 +18,26 @@ type Offloader interface {
 	SetOffload(segmentation, coalescing bool) error
 }
 
+// A Fragmenter is a UDPConn that can have its datagrams sent whole or not at
+// all, to find the MTU of a path (PATH-48).
+type Fragmenter interface {
+	// DontFragment switches the don't-fragment bit of IPv4 and its counterpart
+	// of IPv6. While it is on, a datagram longer than the MTU that the host
+	// knows of fails with EMSGSIZE, and one longer than that of the path is
+	// lost. A socket begins with the system's default.
+	DontFragment(on bool) error
+}
+
+// A FallbackReporter is a UDPConn that says which fast path the host refuses:
+// an old kernel, a device or a sandbox may. It works without, at the cost of
+// more system calls.
+type FallbackReporter interface {
+	// OnFallback has report called once for each fast path that is refused: at
+	// once for what is known, later from the goroutine that finds out while it
+	// reads or writes. A second OnFallback replaces the first.
+	OnFallback(report func(refused string))
+}
+
 // An OverflowCounter is a UDPConn that knows how many datagrams the host has
 // dropped because its receive buffer was full. The count wraps.
 type OverflowCounter interface{ Overflows() uint32 }

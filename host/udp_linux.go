@@ -1,8 +1,10 @@
 package host
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +33,7 @@ type batchUDP struct {
 	segmentation atomic.Bool // UDP_SEGMENT works on this socket
 	single       atomic.Bool // the batch calls are refused (seccomp): one message per call
 	overflows    atomic.Uint32
+	fallbacks    fallbacks
 
 	rd reader
 
@@ -63,21 +66,27 @@ func (u *batchUDP) configure(fd uintptr) {
 	// without it the sizes set before stay (PATH-55).
 	unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer)
 	unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, udpBuffer)
-	unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
-	u.segmentation.Store(hasSegmentation(fd))
+	if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1); err != nil {
+		u.fallbacks.add(noCoalescing, err)
+	}
+	err := probeSegmentation(fd)
+	u.segmentation.Store(err == nil)
+	if err != nil {
+		u.fallbacks.add(noSegmentation, err)
+	}
 }
 
-// hasSegmentation probes for UDP_SEGMENT (PATH-56; Linux 4.18).
-func hasSegmentation(fd uintptr) bool {
+// probeSegmentation asks for UDP_SEGMENT (PATH-56; Linux 4.18).
+func probeSegmentation(fd uintptr) error {
 	_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
-	return err == nil
+	return err
 }
 
 // SetOffload implements Offloader.
 func (u *batchUDP) SetOffload(segmentation, coalescing bool) error {
 	var failed error
 	err := u.raw.Control(func(fd uintptr) {
-		u.segmentation.Store(segmentation && hasSegmentation(fd))
+		u.segmentation.Store(segmentation && probeSegmentation(fd) == nil)
 		gro := 0
 		if coalescing {
 			gro = 1
@@ -92,6 +101,26 @@ func (u *batchUDP) SetOffload(segmentation, coalescing bool) error {
 	}
 	return failed
 }
+
+// DontFragment implements Fragmenter by the path MTU discovery of the kernel
+// (ip(7), ipv6(7)).
+func (u *batchUDP) DontFragment(on bool) error {
+	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
+	if on {
+		value = unix.IP_PMTUDISC_DO
+	}
+	if u.v6 { // its values are the same
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+	}
+	var failed error
+	err := u.raw.Control(func(fd uintptr) {
+		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), level, option, value))
+	})
+	return errors.Join(err, failed)
+}
+
+// OnFallback implements FallbackReporter.
+func (u *batchUDP) OnFallback(report func(refused string)) { u.fallbacks.tell(report) }
 
 // LocalAddr implements UDPConn.
 func (u *batchUDP) LocalAddr() netip.AddrPort { return localAddr(u.c) }

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"syscall"
@@ -53,6 +54,17 @@ func (u plainUDP) WriteBursts(to netip.AddrPort, bursts []packet.Burst) (first e
 		}
 	}
 	return first
+}
+
+// DontFragment implements Fragmenter.
+func (u plainUDP) DontFragment(on bool) error {
+	raw, err := u.c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = setDontFragment(fd, u.v6, on) })
+	return errors.Join(err, failed)
 }
 
 // LocalAddr implements UDPConn.

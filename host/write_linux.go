@@ -50,8 +50,8 @@ func (w *writer) init(u *batchUDP) {
 			w.sendOne(fd)
 		default:
 			w.transmit(fd)
-			if !w.proven && refused(w.errno) {
-				u.single.Store(w.retryOne(fd))
+			if e := w.errno; !w.proven && refused(e) && w.retryOne(fd) {
+				u.singly("sendmmsg", e)
 			}
 		}
 		return w.errno != unix.EAGAIN
@@ -226,6 +226,7 @@ func (u *batchUDP) flush() error {
 func (u *batchUDP) cannotSegment(e syscall.Errno) bool {
 	if e == unix.EIO {
 		u.segmentation.Store(false)
+		u.fallbacks.add(noSegmentation, e)
 		return true
 	}
 	return e == unix.EINVAL || e == unix.EMSGSIZE

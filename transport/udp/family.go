@@ -38,6 +38,9 @@ func (f *family) bind(ctx context.Context, s *Socket, o Options) error {
 		if err := setOffload(c, o); err != nil {
 			s.log.Warn("cannot switch UDP offloads", "family", f.name, "err", err)
 		}
+		if c, ok := c.(host.FallbackReporter); ok {
+			c.OnFallback(s.onFallback)
+		}
 		f.conn.Store(c)
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -60,6 +61,8 @@ type Socket struct {
 	asked  chan struct{} // a rebind is wanted; holds one
 	broken chan struct{} // sending has found a socket broken; holds one
 	stats  counters
+
+	refused sync.Map // fast paths that the host refuses and that were logged
 }
 
 var _ transport.Underlay = (*Socket)(nil)
@@ -175,6 +178,14 @@ func (s *Socket) bind(ctx context.Context, o Options) error {
 	b := s.bound.Get()
 	s.log.Debug("bound UDP sockets", "v4", b.V4, "v6", b.V6)
 	return nil
+}
+
+// onFallback logs a fast path that the host refuses, once for all sockets that
+// this one binds.
+func (s *Socket) onFallback(refused string) {
+	if _, logged := s.refused.LoadOrStore(refused, true); !logged {
+		s.log.Info("the host refuses a fast path of UDP, going without", "refused", refused)
+	}
 }
 
 // unbind closes the sockets, which ends the readers.
