@@ -222,7 +222,7 @@ func TestAddressChangesInTransfer(t *testing.T) {
 func renumber(_ *arena, h *ground.Host) error { return h.Renumber() }
 
 // movePatience is how long a direct path to a node that has moved may take.
-const movePatience = 10 * time.Second
+const movePatience = 15 * time.Second
 
 // Scenario 7: the other side crashes and comes again with the same node key and
 // another disco key.
