@@ -15,9 +15,14 @@ const (
 	// milliseconds, and acting on half of a move would mean to act twice.
 	settle = 50 * time.Millisecond
 
-	// coalesce is the least time between two looks at a host that goes on
-	// changing (PATH-63).
+	// coalesce is how long after a change that counts the next one is not looked
+	// for (PATH-63).
 	coalesce = time.Second
+
+	// recheck is how long after a look that found nothing the next one waits:
+	// containers that come and go must not cost more than a few looks a second,
+	// nor hold back the news of a move for a whole one.
+	recheck = 250 * time.Millisecond
 
 	// pollEvery is how often the host is looked at where it does not tell of
 	// changes (PATH-63).
@@ -78,13 +83,14 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 	v := &viewer{Monitor: m}
 	v.look(none)
 	g.Go(m.watch)
+	var rested time.Time    // no look before
 	due := time.NewTimer(0) // the next look
 	due.Stop()
 	defer due.Stop()
 	pending := false
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
-	checked, looked := m.wall(), time.Now()
+	checked := m.wall()
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,11 +98,10 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 		case <-m.changed:
 			if !pending {
 				pending = true
-				due.Reset(max(settle, coalesce-time.Since(looked)))
+				due.Reset(max(settle, time.Until(rested)))
 			}
 		case <-due.C:
-			pending, looked = false, time.Now()
-			v.look(none)
+			pending, rested = false, time.Now().Add(rest(v.look(none)))
 		case <-clock.C:
 			now := m.wall()
 			if c := slept(checked, now); c != none {
@@ -105,6 +110,14 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 			checked = now
 		}
 	}
+}
+
+// rest returns how long after a look that found c the next one waits.
+func rest(c change) time.Duration {
+	if c == none {
+		return recheck
+	}
+	return coalesce
 }
 
 // slept tells from the wall clock at two checks whether the host slept between
@@ -163,9 +176,9 @@ type viewer struct {
 	failing bool // the last look failed, and that was logged
 }
 
-// look publishes how the network looks now; sleep is what the host's clock
-// tells beside it.
-func (v *viewer) look(sleep change) {
+// look publishes how the network looks now and returns what that counts as;
+// sleep is what the host's clock tells beside it.
+func (v *viewer) look(sleep change) change {
 	old := v.link.Get()
 	l := v.see(old)
 	c := sleep
@@ -173,7 +186,7 @@ func (v *viewer) look(sleep change) {
 		c = max(c, classify(old, l))
 	}
 	if c == none && l.equal(old) {
-		return
+		return none
 	}
 	l.Major, l.Minor, l.Slept = old.Major, old.Minor, old.Slept
 	l.count(c)
@@ -183,6 +196,7 @@ func (v *viewer) look(sleep change) {
 	v.log.Debug("the host's network", "up", l.Up, "default", l.Default.Interface,
 		"major", l.Major, "minor", l.Minor, "slept", l.Slept)
 	v.link.Store(l)
+	return c
 }
 
 // see returns the network as it is now, or what is known of it where it cannot

@@ -392,9 +392,10 @@ func TestDialAndListen(t *testing.T) {
 // TestLookup: literals come back unmapped, without asking anybody (SVC-03).
 func TestLookup(t *testing.T) {
 	for in, want := range map[string]string{
-		"127.0.0.1":        "127.0.0.1",
-		"::ffff:192.0.2.7": "192.0.2.7",
-		"2001:db8::7":      "2001:db8::7",
+		"127.0.0.1":         "127.0.0.1",
+		"::ffff:192.0.2.7":  "192.0.2.7",
+		"2001:db8::7":       "2001:db8::7",
+		"64:ff9b::c000:207": "64:ff9b::c000:207", // NAT64's (RFC 6052) is an IPv6 address, not IPv4
 	} {
 		got, err := OS{}.LookupNetIP(t.Context(), "ip", in)
 		if err != nil || len(got) != 1 || got[0] != netip.MustParseAddr(want) {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -28,28 +30,48 @@ type rule struct {
 // whether this is that process, which is then in a sandbox with these rules.
 func sandboxed(t *testing.T, rules []rule) bool {
 	t.Helper()
-	const variable = "TSNODE_TEST_SANDBOX"
-	if os.Getenv(variable) == t.Name() {
+	child, err := again(t, nil)
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case child:
 		if err := enterSandbox(rules); err != nil {
 			t.Fatalf("enter the sandbox: %v", err)
 		}
-		return true
+	}
+	return child
+}
+
+// again runs the calling test once more in a process of its own, with these
+// attributes, and reports whether this is that process. The test fails if it
+// does there; the error says that there is no such process.
+func again(t *testing.T, attr *syscall.SysProcAttr) (child bool, err error) {
+	t.Helper()
+	const variable = "TSNODE_TEST_AGAIN"
+	if os.Getenv(variable) == t.Name() {
+		return true, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		return false, err
 	}
-	var each []string // a pattern for each level of subtests
-	for _, part := range strings.Split(t.Name(), "/") {
-		each = append(each, "^"+part+"$")
+	var pattern []string // one for each level of subtests
+	for part := range strings.SplitSeq(t.Name(), "/") {
+		pattern = append(pattern, "^"+part+"$")
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run="+strings.Join(each, "/"))
+	var out bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run="+strings.Join(pattern, "/"))
 	cmd.Env = append(os.Environ(), variable+"="+t.Name())
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in the sandbox: %v\n%s", err, out)
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, attr
+	if err := cmd.Start(); err != nil {
+		return false, err
 	}
-	return false
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Errorf("in a process of its own: %v\n%s", err, &out)
+	} else {
+		t.Logf("in a process of its own:\n%s", &out)
+	}
+	return false, nil
 }
 
 // enterSandbox installs a filter of seccomp(2) in all threads, for good. It
