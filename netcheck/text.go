@@ -39,7 +39,7 @@ func (r *Report) udpText() string {
 	case r.ICMPv4:
 		return "blocked, or no STUN server answers (ICMP works)"
 	case !r.IPv4CanSend && !r.IPv6CanSend:
-		return "not tried"
+		return "no request was sent"
 	}
 	return "blocked, or no STUN server answers"
 }
