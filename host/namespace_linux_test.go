@@ -201,6 +201,31 @@ func TestDontFragment(t *testing.T) {
 	}
 }
 
+// TestTentativeAddress: an IPv6 address counts once the kernel uses it, and its
+// coming is a change of its own.
+func TestTentativeAddress(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	if len(families(t)) == 1 {
+		return
+	}
+	ip(t, "link add e0 type veth peer name e1\nlink set e0 addrgenmode none\nlink set e1 up\nlink set e0 up")
+	m := NewMonitor(OS{}, nil)
+	defer serve(t, m)()
+	await(t, m, "the first look", func(l Link) bool { return l.Interfaces != nil })
+	ip(t, "-6 addr add 2001:db8::5/64 dev e0")
+	if len(notYet()) == 0 {
+		t.Log("the kernel does not ask for duplicates here")
+	}
+	l := await(t, m, "address", func(l Link) bool { return l.HasV6 })
+	if not := notYet(); len(not) > 0 {
+		t.Errorf("published while the kernel does not use %v", not)
+	}
+	wantCounts(t, l, 1, 0, 0)
+}
+
 // TestIPv6Only: a host without IPv4 addresses has its default route and sockets
 // of IPv6.
 func TestIPv6Only(t *testing.T) {

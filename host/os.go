@@ -62,13 +62,15 @@ func (OS) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, 
 	return addrs, err
 }
 
-// Interfaces returns the interfaces that are up with their addresses.
+// Interfaces returns the interfaces that are up with the addresses that they
+// use.
 func (OS) Interfaces() ([]Interface, error) {
 	all, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("host: list interfaces: %w", err)
 	}
 	var up []Interface
+	not := notYet()
 	for _, i := range all {
 		if i.Flags&net.FlagUp == 0 {
 			continue
@@ -80,16 +82,17 @@ func (OS) Interfaces() ([]Interface, error) {
 		up = append(up, Interface{
 			Name:     i.Name,
 			Loopback: i.Flags&net.FlagLoopback != 0,
-			Addrs:    prefixes(addrs),
+			Addrs:    prefixes(addrs, not),
 		})
 	}
 	return up, nil
 }
 
-func prefixes(addrs []net.Addr) []netip.Prefix {
+// prefixes converts addrs but those in not.
+func prefixes(addrs []net.Addr, not map[netip.Addr]bool) []netip.Prefix {
 	var ps []netip.Prefix
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !not[p.Addr()] {
 			ps = append(ps, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()))
 		}
 	}

@@ -414,10 +414,21 @@ func TestPrefixes(t *testing.T) {
 	got := prefixes([]net.Addr{
 		mapped,
 		&net.IPNet{IP: net.ParseIP("2001:db8::7"), Mask: net.CIDRMask(64, 128)},
+		&net.IPNet{IP: net.ParseIP("2001:db8::8"), Mask: net.CIDRMask(64, 128)},
 		&net.UnixAddr{Name: "x"},
-	})
+	}, map[netip.Addr]bool{netip.MustParseAddr("2001:db8::8"): true})
 	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("2001:db8::7/64")}
 	if !slices.Equal(got, want) {
 		t.Errorf("prefixes = %v, want %v", got, want)
+	}
+}
+
+func BenchmarkLook(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := (OS{}).Interfaces(); err != nil {
+			b.Fatal(err)
+		}
+		OS{}.DefaultRoute()
 	}
 }

@@ -25,11 +25,11 @@ type parseRoute func(fields []string) (r Route, metric uint64, ok bool)
 
 // defaultRoute reads the tables in /proc/net (proc_net(5)): IPv4, then IPv6.
 func defaultRoute() (Route, error) {
-	r, err4 := readRoutes("/proc/net/route", parseRoute4)
+	r, err4 := readRoutes("route", parseRoute4)
 	if err4 == nil {
 		return r, nil
 	}
-	r, err6 := readRoutes("/proc/net/ipv6_route", parseRoute6)
+	r, err6 := readRoutes("ipv6_route", parseRoute6)
 	if err6 == nil {
 		return r, nil
 	}
@@ -39,8 +39,17 @@ func defaultRoute() (Route, error) {
 	return Route{}, fmt.Errorf("host: default route: %w: %w", errors.ErrUnsupported, errors.Join(err4, err6))
 }
 
-func readRoutes(path string, parse parseRoute) (Route, error) {
-	f, err := os.Open(path)
+// openNet opens a file of /proc/net, which is that of the process's first
+// thread, as it is for this thread: threads may be in namespaces of their own.
+func openNet(name string) (*os.File, error) {
+	if f, err := os.Open("/proc/thread-self/net/" + name); err == nil {
+		return f, nil
+	}
+	return os.Open("/proc/net/" + name)
+}
+
+func readRoutes(name string, parse parseRoute) (Route, error) {
+	f, err := openNet(name)
 	if err != nil {
 		return Route{}, err
 	}
