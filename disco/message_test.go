@@ -31,7 +31,9 @@ func run(first byte, n int) (b []byte) {
 	return b
 }
 
-func discoKey(first byte) key.DiscoPublic { return key.DiscoPublicFromRaw([key.Size]byte(run(first, key.Size))) }
+func discoKey(first byte) key.DiscoPublic {
+	return key.DiscoPublicFromRaw([key.Size]byte(run(first, key.Size)))
+}
 
 var compareKeys = cmp.Options{
 	cmp.Comparer(func(a, b key.DiscoPublic) bool { return a == b }),
