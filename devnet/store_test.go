@@ -177,6 +177,7 @@ func TestStateNotWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newRawNode(t, n, "a").join(KeyOptions{})
+	n.Nodes() // the owner answers once the new member is stored
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
