@@ -69,32 +69,15 @@ func (OS) Interfaces() ([]Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: list interfaces: %w", err)
 	}
+	addrs, err := addresses(all)
+	if err != nil {
+		return nil, fmt.Errorf("host: list addresses: %w", err)
+	}
 	var up []Interface
-	not := notYet()
 	for _, i := range all {
-		if i.Flags&net.FlagUp == 0 {
-			continue
+		if i.Flags&net.FlagUp != 0 {
+			up = append(up, Interface{Name: i.Name, Loopback: i.Flags&net.FlagLoopback != 0, Addrs: addrs[i.Index]})
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it vanished meanwhile
-		}
-		up = append(up, Interface{
-			Name:     i.Name,
-			Loopback: i.Flags&net.FlagLoopback != 0,
-			Addrs:    prefixes(addrs, not),
-		})
 	}
 	return up, nil
-}
-
-// prefixes converts addrs but those in not.
-func prefixes(addrs []net.Addr, not map[netip.Addr]bool) []netip.Prefix {
-	var ps []netip.Prefix
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !not[p.Addr()] {
-			ps = append(ps, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()))
-		}
-	}
-	return ps
 }

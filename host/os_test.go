@@ -409,17 +409,33 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-func TestPrefixes(t *testing.T) {
-	mapped := &net.IPNet{IP: net.ParseIP("192.0.2.7"), Mask: net.CIDRMask(24, 32)}
-	got := prefixes([]net.Addr{
-		mapped,
-		&net.IPNet{IP: net.ParseIP("2001:db8::7"), Mask: net.CIDRMask(64, 128)},
-		&net.IPNet{IP: net.ParseIP("2001:db8::8"), Mask: net.CIDRMask(64, 128)},
-		&net.UnixAddr{Name: "x"},
-	}, map[netip.Addr]bool{netip.MustParseAddr("2001:db8::8"): true})
-	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("2001:db8::7/64")}
-	if !slices.Equal(got, want) {
-		t.Errorf("prefixes = %v, want %v", got, want)
+// TestInterfacesAgree: the addresses are those that package net finds.
+func TestInterfacesAgree(t *testing.T) {
+	all, err := OS{}.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		ifi, err := net.InterfaceByName(i.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := ifi.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want []string
+		for _, p := range i.Addrs {
+			got = append(got, p.String())
+		}
+		for _, a := range addrs {
+			want = append(want, a.String())
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s has %q, want %q", i.Name, got, want)
+		}
 	}
 }
 
