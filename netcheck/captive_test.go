@@ -10,7 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
 
 // port80 lets all relays of a map be asked on port 80.
@@ -47,6 +49,7 @@ func TestDetectCaptive(t *testing.T) {
 		want    bool
 	}{
 		{"relay", []http.HandlerFunc{genuine}, nil, false},
+		{"our relay", []http.HandlerFunc{relay.New(key.NewNode(), relay.Options{}).Handler().ServeHTTP}, nil, false},
 		{"page", []http.HandlerFunc{status(200)}, nil, true},
 		{"redirect", []http.HandlerFunc{status(302, "Location", "http://portal.example/")}, nil, true},
 		{"no echo", []http.HandlerFunc{status(204)}, nil, true},
