@@ -140,9 +140,8 @@ type portQuery struct {
 // maxPortTries is how many ports are tried that other hosts turn out to have.
 const maxPortTries = 4
 
-// mapPort adds or renews a mapping. It returns the port and the lease, which
-// is q.lifetime also where the gateway grants it for ever: then it is checked
-// like any other.
+// mapPort adds or renews a mapping and returns its port. A gateway that grants
+// only for ever is asked for that; the caller renews it like any other.
 func (s *soap) mapPort(ctx context.Context, c service, q portQuery) (port uint16, err error) {
 	lease := q.lifetime
 	if q.wanted == 0 {

@@ -54,7 +54,7 @@ type soap struct {
 func newSOAP(n host.Network, gateway netip.Addr) *soap {
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) { return n.Dial(ctx, "tcp4", address) }
 	return &soap{gateway: gateway, client: &http.Client{
-		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxResponseHeaderBytes: maxReply},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
