@@ -2,7 +2,7 @@ package host
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -23,48 +23,53 @@ func addresses([]net.Interface) (map[int][]netip.Prefix, error) {
 	return parseAddresses(dump)
 }
 
+var errNetlink = errors.New("netlink: a message is not as long as it says")
+
 // parseAddresses reads the dump of addresses of rtnetlink(7).
 func parseAddresses(dump []byte) (map[int][]netip.Prefix, error) {
-	ms, err := syscall.ParseNetlinkMessage(dump)
-	if err != nil {
-		return nil, fmt.Errorf("netlink: parse addresses: %w", err)
-	}
 	all := make(map[int][]netip.Prefix)
-	for i := range ms {
-		if index, p, ok := parseAddress(&ms[i]); ok {
+	for len(dump) > 0 {
+		typ, body, rest, ok := nextMessage(dump)
+		if !ok {
+			return nil, errNetlink
+		}
+		dump = rest
+		if typ != unix.RTM_NEWADDR || len(body) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		index := int(binary.NativeEndian.Uint32(body[4:])) // ifa_index
+		if p, ok := parseAddress(body); ok {
 			all[index] = append(all[index], p)
 		}
 	}
 	return all, nil
 }
 
-// parseAddress reads one message: struct ifaddrmsg and attributes. It reports
-// whether that is an address which the kernel uses.
-func parseAddress(m *syscall.NetlinkMessage) (index int, p netip.Prefix, ok bool) {
-	if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg {
-		return 0, netip.Prefix{}, false
-	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return 0, netip.Prefix{}, false
-	}
-	flags := uint32(m.Data[2])
+// parseAddress reads struct ifaddrmsg and its attributes. It reports whether
+// that is an address which the kernel uses.
+func parseAddress(b []byte) (p netip.Prefix, ok bool) {
+	bits, flags := int(b[1]), uint32(b[2]) // ifa_prefixlen, ifa_flags
 	var local, address netip.Addr
-	for _, a := range attrs {
+	for b = b[unix.SizeofIfAddrmsg:]; len(b) > 0; {
+		typ, value, rest, ok := nextAttribute(b)
+		if !ok {
+			return netip.Prefix{}, false
+		}
+		b = rest
 		switch {
-		case a.Attr.Type == unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(a.Value)
-		case a.Attr.Type == unix.IFA_ADDRESS: // the other end, if there is a local one and the link is between two
-			address, _ = netip.AddrFromSlice(a.Value)
-		case a.Attr.Type == unix.IFA_FLAGS && len(a.Value) >= 4:
-			flags = binary.NativeEndian.Uint32(a.Value)
+		case typ == unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case typ == unix.IFA_ADDRESS: // of the other end, where a link between two has a local one
+			address, _ = netip.AddrFromSlice(value)
+		case typ == unix.IFA_FLAGS && len(value) >= 4: // all of them
+			flags = binary.NativeEndian.Uint32(value)
 		}
 	}
 	if !local.IsValid() {
 		local = address
 	}
-	p = netip.PrefixFrom(local.Unmap(), int(m.Data[1]))
-	return int(binary.NativeEndian.Uint32(m.Data[4:])), p, p.IsValid() && !waits(flags)
+	p = netip.PrefixFrom(local.Unmap(), bits)
+	return p, p.IsValid() && !waits(flags)
 }
 
 // waits reports whether an IPv6 address with these flags is one that the kernel

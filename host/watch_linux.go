@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -71,17 +70,14 @@ func openRtnetlink() (*os.File, error) {
 // link, an address or a default route. What it does not understand, it takes
 // for a change.
 func tellsOfChange(b []byte) bool {
-	for len(b) >= unix.NLMSG_HDRLEN {
-		size := int(binary.NativeEndian.Uint32(b))
-		if size < unix.NLMSG_HDRLEN || size > len(b) {
+	for len(b) > 0 {
+		typ, body, rest, ok := nextMessage(b)
+		if !ok || interesting(typ, body) {
 			return true
 		}
-		if interesting(binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:size]) {
-			return true
-		}
-		b = b[min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+		b = rest
 	}
-	return len(b) > 0
+	return false
 }
 
 func interesting(typ uint16, body []byte) bool {
