@@ -70,6 +70,10 @@ type Options struct {
 	// time for never. It may lag by 5 s (derp.md 13.3). Nil: never for all.
 	LastHeard func(region int) time.Time
 
+	// First is called once, with the region that answers STUN first: a home for a
+	// node that need not wait for the report to be complete. It must not wait.
+	First func(region int)
+
 	Force int // home region to choose if it can be reached at all; 0 = none (NC-43)
 }
 

@@ -268,9 +268,23 @@ func (r *run) onAnswer(a answer) {
 		stats.STUNIgnored.Add(1)
 	case v6:
 		stats.STUNRecvIPv6.Add(1)
+		r.tellFirst()
 	default:
 		stats.STUNRecvIPv4.Add(1)
+		r.tellFirst()
 	}
+}
+
+// tellFirst tells the caller which region was the first to answer.
+func (r *run) tellFirst() {
+	if r.options.First == nil {
+		return
+	}
+	for region := range r.report.RegionLatency { // there is one
+		r.options.First(region)
+		break
+	}
+	r.options.First = nil
 }
 
 // bindsIPv6 reports whether the system has IPv6 at all.
