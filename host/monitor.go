@@ -45,8 +45,7 @@ const (
 //
 // A change that comes after a quiet second is published 50 ms later, for a node
 // that has moved loses packets until it acts. Changes after that are published
-// at most once a second, so that a flapping interface costs one rebind each and
-// no more.
+// at most once a second, which bounds what a flapping interface costs.
 type Monitor struct {
 	network Network
 	log     *slog.Logger
@@ -91,6 +90,11 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
 	checked := m.wall()
+	sleep := func() change { // since the last time
+		before := checked
+		checked = m.wall()
+		return slept(before, checked)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -101,13 +105,12 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 				due.Reset(max(settle, time.Until(rested)))
 			}
 		case <-due.C:
-			pending, rested = false, time.Now().Add(rest(v.look(none)))
+			// A host that wakes has new addresses before the next check is due.
+			pending, rested = false, time.Now().Add(rest(v.look(sleep())))
 		case <-clock.C:
-			now := m.wall()
-			if c := slept(checked, now); c != none {
+			if c := sleep(); c != none {
 				v.look(c)
 			}
-			checked = now
 		}
 	}
 }

@@ -416,5 +416,13 @@ func TestMonitorSleeps(t *testing.T) {
 		wantCounts(t, m.Link().Get(), 1, 1, 1)
 		sleep(-2 * time.Hour)
 		wantCounts(t, m.Link().Get(), 1, 1, 1)
+
+		mu.Lock()
+		ahead += time.Hour
+		mu.Unlock()
+		n.become(onEthernet) // told on waking, before the next check
+		time.Sleep(settle)
+		synctest.Wait()
+		wantCounts(t, m.Link().Get(), 2, 1, 2)
 	})
 }

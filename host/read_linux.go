@@ -2,6 +2,7 @@ package host
 
 import (
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -100,7 +101,7 @@ func (u *batchUDP) ReadBatch(ms []Message) (int, error) {
 	}
 	r.forget()
 	if r.errno != 0 {
-		return 0, readError(r.errno)
+		return 0, os.NewSyscallError("recvmmsg", r.errno)
 	}
 	for i := range r.n {
 		u.finish(&ms[i], i)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"syscall"
 )
 
 // An Offloader is a UDPConn whose offloads can be switched at run time, as the
@@ -63,7 +61,3 @@ func familyError(to netip.AddrPort) error {
 }
 
 var errFamily = errors.New("not an address of the socket's family")
-
-func readError(e syscall.Errno) error { return os.NewSyscallError("recvmmsg", e) }
-
-func writeError(e syscall.Errno) error { return os.NewSyscallError("sendmmsg", e) }

@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -212,7 +213,7 @@ func (u *batchUDP) flush() error {
 			keep(&first, u.resend(w.buf(w.sent), w.sizes[w.sent]))
 			w.sent++
 		default:
-			keep(&first, writeError(w.errno))
+			keep(&first, os.NewSyscallError("sendmmsg", w.errno))
 			w.sent++
 		}
 	}
@@ -253,7 +254,7 @@ func (u *batchUDP) drain(w *writer) (first error) {
 			return err
 		}
 		if w.errno != 0 && w.errno != unix.EINTR {
-			keep(&first, writeError(w.errno))
+			keep(&first, os.NewSyscallError("sendmmsg", w.errno))
 			w.sent++
 		}
 	}
