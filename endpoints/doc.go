@@ -1,13 +1,15 @@
-// Package endpoints finds out where this node can be reached over UDP, and how
-// the network around it is: it runs reports of netcheck when they are due, joins
-// what they, the port mapper and the host's interfaces tell, and chooses the
-// home region.
+// Package endpoints finds where this node can be reached: by port mapping, by
+// what STUN servers see, and at the addresses of its own interfaces. The same
+// discovery chooses the home region.
 //
-// Probing is left to netcheck, mapping to transport/portmap, telling the control
-// server and peers to node. A cloud's metadata service, which some nodes ask for
-// their public address, is never contacted: nobody has asked for that, and STUN
-// finds the same address.
+// It owns when a discovery runs, what it collects and what is remembered of
+// earlier ones. Measuring is left to netcheck, mapping ports to
+// transport/portmap, the sockets to transport/udp, and telling control and
+// peers to whoever reads the cells.
+//
+// The metadata services of clouds, which would tell a machine its public
+// address, are never asked: a node does not talk to whom it was not told to.
 //
 // Source: doc/protocol/paths.md section 4 (PATH-23 to PATH-30) and
-// doc/protocol/netcheck.md section 9 (NC-44 to NC-55).
+// doc/protocol/netcheck.md sections 7 and 9 (NC-44 to NC-46, NC-52 to NC-55).
 package endpoints

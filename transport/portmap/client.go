@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"log/slog"
@@ -224,19 +225,17 @@ func (l *loop) giveBack(ctx context.Context, m *mapping) {
 func (l *loop) shutdown(ctx context.Context) {
 	l.timer.Stop()
 	l.mapping.Store(netip.AddrPort{})
-	held := []*mapping{l.st.mapping}
+	held := l.st.mapping
 	if l.current != nil {
 		l.current.cancel()
 		select {
 		case d := <-l.attempted:
-			held = append(held, d.mapping)
+			held = cmp.Or(d.mapping, held) // granted too late, or renewed
 		case <-time.After(releaseBudget): // it has failed badly
 		}
 	}
-	for _, m := range held {
-		if m != nil {
-			l.giveBack(context.WithoutCancel(ctx), m)
-		}
+	if held != nil {
+		l.giveBack(context.WithoutCancel(ctx), held)
 	}
 }
 
