@@ -20,7 +20,7 @@ type candidate struct {
 	// Where it is from; it goes when nothing of these holds (PATH-42).
 	listed bool      // by the network map
 	called bool      // by the peer's last CallMeMaybe
-	heard  time.Time // when a ping last came from it; zero: never
+	heard  time.Time // when a ping last came from it, or an ICMP echo of a plain peer; zero: never
 
 	pinged   time.Time // by us, for whatever purpose but a user's
 	pingedBy TxID      // of the last ping that came from it
@@ -131,5 +131,5 @@ func (st *paths) list(p *peer, now time.Time) {
 			c.listed = true
 		}
 	}
-	st.removeCandidates(p, func(c *candidate) bool { return c.expired(now) })
+	st.removeCandidates(p, func(c *candidate) bool { return c.expired(now) || p.node.WireGuardOnly && !c.listed })
 }

@@ -270,6 +270,7 @@ func (st *paths) onRebound(now time.Time) {
 		st.lose(p)
 		st.touch(p)
 		if p.session.active(now) && st.mayProbe(p) {
+			p.session.repeat = now.Add(repeatAfter)
 			st.round(p, now, byData)
 		}
 	}

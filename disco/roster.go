@@ -116,6 +116,8 @@ func compareHeads(a, b []*netmap.Peer) int {
 		return 1
 	case len(b) == 0:
 		return -1
+	case a[0] == b[0]: // without looking at it
+		return 0
 	}
 	return cmp.Compare(a[0].ID, b[0].ID)
 }
