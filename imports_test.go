@@ -25,7 +25,7 @@ var data = []string{"netmap", "transport", "transport/stun"}
 var mayImport = map[string][]string{
 	"key":            {},
 	"packet":         {},
-	"host":           {"packet"},
+	"host":           {"packet", "internal/actor"},
 	"internal/actor": {},
 
 	"internal/version": {},
@@ -39,6 +39,12 @@ var mayImport = map[string][]string{
 	"state":          slices.Concat(leaves, data),
 	"transport/udp":  slices.Concat(leaves, data),
 	"transport/derp": slices.Concat(leaves, data),
+	"disco":          slices.Concat(leaves, data),
+	"netcheck":       slices.Concat(leaves, data),
+
+	"transport/portmap": slices.Concat(leaves, data),
+	"endpoints":         slices.Concat(leaves, data, []string{"netcheck", "transport/portmap"}),
+	"internal/simnet":   leaves,
 
 	"transport/derp/relay": slices.Concat(leaves, data, []string{"transport/derp"}),
 
@@ -48,7 +54,8 @@ var mayImport = map[string][]string{
 
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
-		"transport/derp", "transport/udp", "internal/version",
+		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
+		"disco", "netcheck", "endpoints",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",

@@ -73,6 +73,7 @@ type Node struct {
 	run    *runtime // set by a successful Start, then constant
 
 	sabotage func(suture.Service) suture.Service // for tests of supervision
+	overlay  *overlay                            // for tests without netstack; nil: netstack
 }
 
 // life is how far a node has come.

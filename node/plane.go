@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/thejerf/suture/v4"
 
@@ -22,7 +23,7 @@ type plane struct {
 	data   *dataplane.Dataplane
 	socket *udp.Socket
 	relays *derp.Regions
-	home   *derp.HomeChooser
+	paths  *paths
 }
 
 // newPlane makes the parts of a plane and starts none.
@@ -35,13 +36,12 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 		NewReceiver: receiver, Proxy: r.proxy, Logger: r.log,
 	}
 	p.relays = derp.New(relays)
-	p.home = derp.NewHomeChooser(relays, p.relays.Status())
+	p.paths = newPaths(r, p, private)
 	var err error
-	link := r.stack.Link()
 	p.data, err = dataplane.New(dataplane.Config{
-		Private: private, Link: link, Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
-		NewDelivery: func() dataplane.Delivery { return link.NewDelivery() },
-		Hooks:       dataplane.Hooks{Rejected: r.onReject},
+		Private: private, Link: r.overlay.link, NewDelivery: r.overlay.newDelivery,
+		Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
+		Hooks: p.paths.hooks(r),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("packet pipeline: %w", err)
@@ -52,12 +52,26 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 // onReject ends the dials that a peer has refused.
 func (r *runtime) onReject(m packet.Reject) { r.rejects.rejected(m) }
 
+// onPong ends the ping that it answers.
+func (r *runtime) onPong(_ netip.Addr, data [8]byte, peerAPI uint16) { r.pongs.answered(data, peerAPI) }
+
 // Send implements transport.Underlay: through a relay or the UDP socket.
 func (p *plane) Send(to transport.Endpoint, bursts []packet.Burst) error {
 	if to.IsDERP() {
 		return p.relays.Send(to, bursts)
 	}
 	return p.socket.Send(to, bursts)
+}
+
+// setSocketOptions makes the sockets what the node's attributes say (PATH-54,
+// PATH-56).
+func (p *plane) setSocketOptions(port uint16, has func(string) bool) {
+	if has(attrRandomPort) {
+		port = 0
+	}
+	p.socket.SetOptions(udp.Options{
+		Port: port, DisableSegmentation: has(attrNoGSO), DisableCoalescing: has(attrNoGRO),
+	})
 }
 
 // supervisor returns the plane's part of the tree.
@@ -75,7 +89,7 @@ func (p *plane) supervisor(r *runtime) *suture.Supervisor {
 	}
 	return sub("plane",
 		sub("underlay", p.socket, p.relays),
-		sub("paths", p.home),
+		sub("paths", p.paths.services(r, p)...),
 		sub("dataplane", pipeline...),
 	)
 }
@@ -135,9 +149,9 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 	})
 }
 
-// describe says where a path leads, for people.
-func (n *Node) describe(p dataplane.Path) string {
-	switch e := p.Best; {
+// describe says where an endpoint is, for people.
+func (n *Node) describe(e transport.Endpoint) string {
+	switch {
 	case e.IsZero():
 		return ""
 	case e.IsDERP():

@@ -135,7 +135,8 @@ func TestStreamSurvivesAPanicOfEachActor(t *testing.T) {
 	}
 	defer c.Close()
 	want := []string{
-		"control.Client", "node.watcher", "node.planes", "udp.Socket", "derp.Regions", "derp.HomeChooser",
+		"control.Client", "host.Monitor", "node.watcher", "node.linkWatcher", "node.planes", "udp.Socket", "derp.Regions",
+		"disco.Prober", "endpoints.Finder", "portmap.Client", "node.pathKeeper",
 		"wireguard.Engine", "dataplane.peers", "dataplane.outbound",
 	}
 	if got := by.names(); len(got) != len(want) {

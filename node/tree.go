@@ -11,6 +11,7 @@ import (
 	"github.com/thejerf/suture/v4"
 
 	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/version"
@@ -27,19 +28,22 @@ const (
 
 // A runtime is a started node: its parts, joined here and nowhere else.
 //
-//	node ─┬─ control.Client   session, stream, report
-//	      ├─ node.watcher     state and events from status and netmap
-//	      └─ node.planes      one plane for each node key, see plane.go
-//	           ├─ underlay    udp.Socket, derp.Regions
-//	           ├─ paths       derp.HomeChooser
-//	           └─ dataplane   outbound, peers, wireguard.Engine
+//	node ─┬─ control.Client    session, stream, report
+//	      ├─ host.Monitor      interfaces, default route, sleep
+//	      ├─ node.watcher      state and events from status and netmap
+//	      ├─ node.linkWatcher  tells the others of a changed network
+//	      └─ node.planes       one plane for each node key, see plane.go
+//	           ├─ underlay     udp.Socket, derp.Regions
+//	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
+//	           └─ dataplane    outbound, peers, wireguard.Engine
 type runtime struct {
 	settings
 	network host.Network
 	node    *Node
 	profile *profile
 	control *control.Client
-	stack   *netstack.Stack
+	overlay overlay
+	stack   *netstack.Stack // behind overlay; nil in tests that need none
 
 	disco   key.DiscoPrivate
 	home    *actor.Cell[int]             // home region, 0 = none
@@ -47,6 +51,11 @@ type runtime struct {
 	plane   atomic.Pointer[plane]        // nil before the first node key
 	relays  actor.Cell[relayState]       // of the plane
 	rejects rejects
+	pongs   pongs
+	monitor *host.Monitor
+
+	endpoints *actor.Cell[[]control.Endpoint] // where this node can be reached
+	netInfo   *actor.Cell[control.NetInfo]
 
 	lifeState actor.Cell[lifeState]
 
@@ -67,23 +76,53 @@ func newRuntime(n *Node, s settings) (*runtime, error) {
 	r := &runtime{
 		settings: s, network: s.network, node: n, profile: p, events: &n.events,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
+		monitor:   host.NewMonitor(s.network, s.log),
+		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
-	if r.stack, err = netstack.New(netstack.Config{Logger: s.log}); err != nil {
+	if err := r.openOverlay(); err != nil {
 		return nil, err
 	}
 	r.control, err = control.New(control.Config{
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log,
 		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
-		Hostinfo: actor.NewCell(r.hostinfo()), Home: r.home,
+		Hostinfo: actor.NewCell(r.hostinfo()), Home: r.home, Pinger: serverPinger{r},
+		Endpoints: r.endpoints, NetInfo: r.netInfo,
 	})
 	if err != nil {
-		r.stack.Close()
+		r.closeOverlay()
 		return nil, err
 	}
 	return r, nil
+}
+
+// An overlay is where the packets of the tailnet begin and end.
+type overlay struct {
+	link        dataplane.Link
+	newDelivery func() dataplane.Delivery
+}
+
+// openOverlay makes netstack, unless a test has brought an overlay.
+func (r *runtime) openOverlay() (err error) {
+	if r.node.overlay != nil {
+		r.overlay = *r.node.overlay
+		return nil
+	}
+	if r.stack, err = netstack.New(netstack.Config{Logger: r.log}); err != nil {
+		return err
+	}
+	link := r.stack.Link()
+	r.overlay = overlay{link: link, newDelivery: func() dataplane.Delivery { return link.NewDelivery() }}
+	return nil
+}
+
+// closeOverlay unblocks every Dial, Accept, Read and Write.
+func (r *runtime) closeOverlay() {
+	if r.stack != nil {
+		r.stack.Close()
+	}
 }
 
 // hostinfo describes this node to the tailnet.
@@ -111,7 +150,7 @@ func (r *runtime) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	tree := suture.New("node", actor.Spec(r.log))
-	for _, s := range []suture.Service{r.control, &watcher{r}, &planes{r}} {
+	for _, s := range []suture.Service{r.control, r.monitor, &watcher{r}, linkWatcher{r}, &planes{r}} {
 		tree.Add(r.supervised(s))
 	}
 	r.events.publish(Starting{})
@@ -150,7 +189,7 @@ func (r *runtime) fail(err error) {
 func (r *runtime) close() error {
 	r.logout()
 	r.cancel()
-	r.stack.Close() // unblocks every Dial, Accept, Read and Write
+	r.closeOverlay()
 	<-r.ended.Done()
 	r.settings.close()
 	if st := r.lifeState.Get(); st.final == nil {

@@ -80,8 +80,10 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 	if w.since.IsZero() {
 		w.since = now
 	}
-	if err := w.stack.SetAddresses(addresses(nm)); err != nil {
-		w.log.Error("netstack does not take the node's addresses", "err", err)
+	if w.stack != nil {
+		if err := w.stack.SetAddresses(addresses(nm)); err != nil {
+			w.log.Error("netstack does not take the node's addresses", "err", err)
+		}
 	}
 	if dm := nm.DERP; dm != w.derpMap.Get() && !reflect.DeepEqual(dm, w.derpMap.Get()) {
 		w.derpMap.Store(dm)

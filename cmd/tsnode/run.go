@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -18,11 +16,8 @@ import (
 
 // runOptions are the flags of tsnode run.
 type runOptions struct {
-	hostname, authKey, loginServer, stateDir string
-	ephemeral, verbose                       bool
-	tags                                     []string
-	port                                     uint16
-	local, remote                            []string
+	nodeFlags
+	local, remote []string
 }
 
 func newRun() *cobra.Command {
@@ -50,18 +45,10 @@ TS_HOSTNAME and TS_STATE_DIR stand in for their flags.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.hostname, "hostname", os.Getenv("TS_HOSTNAME"), "name of the node (default: this machine's)")
-	f.StringVar(&o.authKey, "auth-key", "", "auth key: file:PATH, - for standard input, or the key itself")
-	f.StringVar(&o.authKey, "authkey", "", "alias of --auth-key")
-	f.Lookup("authkey").Hidden = true
-	f.StringVar(&o.loginServer, "login-server", node.DefaultControlURL, "URL of the control server")
-	f.StringVar(&o.stateDir, "state-dir", os.Getenv("TS_STATE_DIR"), "folder that keeps the node's keys; empty: in memory")
+	o.nodeFlags.add(f)
 	f.BoolVar(&o.ephemeral, "ephemeral", false, "let the tailnet forget the node when it ends")
-	f.StringSliceVar(&o.tags, "advertise-tags", nil, "tags to ask for, as in tag:web,tag:prod")
-	f.Uint16Var(&o.port, "port", 0, "UDP port for direct paths (default: any)")
 	f.StringArrayVarP(&o.local, "local", "L", nil, "forward [bind:]port:host:hostport into the tailnet")
 	f.StringArrayVarP(&o.remote, "remote", "R", nil, "forward port:host:hostport from the tailnet")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log more")
 	return cmd
 }
 
@@ -91,31 +78,6 @@ func parseSpecs(texts []string, parse func(string) (proxy.Spec, error)) (specs [
 		specs = append(specs, s)
 	}
 	return specs, nil
-}
-
-// node returns the node that the flags describe, not yet started.
-func (o *runOptions) node(stdin io.Reader, stderr io.Writer) (*node.Node, error) {
-	authKey, err := readAuthKey(o.authKey, stdin, stderr)
-	if err != nil {
-		return nil, err
-	}
-	if o.authKey == "" {
-		authKey = os.Getenv("TS_AUTHKEY")
-	}
-	return &node.Node{
-		Hostname: o.hostname, AuthKey: authKey, ControlURL: o.loginServer, Dir: o.stateDir,
-		Ephemeral: o.ephemeral, AdvertiseTags: o.tags, Port: o.port,
-		Logger: newLogger(stderr, o.verbose),
-	}, nil
-}
-
-// newLogger logs what an operator acts on, and all with verbose.
-func newLogger(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 // runNode starts n and its forwards, reports what happens to stderr, and closes

@@ -1,0 +1,211 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/transport"
+)
+
+// A PingKind says which part of a peer a ping asks.
+type PingKind string
+
+// Kinds of pings (paths.md sections 5.11 and 12.1).
+const (
+	PingDisco   PingKind = control.PingDisco   // its path discovery, outside the tunnel
+	PingTSMP    PingKind = control.PingTSMP    // its node, inside the tunnel, before its packet filter
+	PingICMP    PingKind = control.PingICMP    // its IP stack, as ping(8) does
+	PingPeerAPI PingKind = control.PingPeerAPI // its HTTP service for peers
+)
+
+// pingTimeout bounds a ping when its context does not; PATH-93.
+const pingTimeout = 10 * time.Second
+
+// A Pong is the answer to a ping.
+type Pong struct {
+	Kind        PingKind
+	IP          netip.Addr     // that was pinged
+	Name        string         // DNS name of the peer, without the trailing dot
+	Latency     time.Duration  // until the answer came
+	Path        string         // the way the ping took or, inside the tunnel, the peer's path after it
+	Direct      netip.AddrPort `json:",omitzero"`  // the peer's UDP address, of a direct path
+	Relay       string         `json:",omitempty"` // code of the DERP region, of a relayed path
+	RelayID     int            `json:",omitempty"`
+	PeerAPIPort uint16         `json:",omitempty"` // of PingTSMP and PingPeerAPI: where its peerAPI listens
+}
+
+// ErrNoPeerAPI says that a peer has no HTTP service for peers.
+var ErrNoPeerAPI = errors.New("the peer has no peerAPI")
+
+// Ping sends one ping to a node of the tailnet, by name or IP address, and waits
+// for its answer within ctx, 10 s at most. An empty kind is PingDisco. It starts
+// the node if necessary. That nothing came back is ErrNoAnswer.
+func (n *Node) Ping(ctx context.Context, host string, kind PingKind) (*Pong, error) {
+	pong, err := n.ping(ctx, host, kind)
+	if err != nil {
+		return nil, fmt.Errorf("ping %s: %w", host, err)
+	}
+	return pong, nil
+}
+
+func (n *Node) ping(ctx context.Context, host string, kind PingKind) (*Pong, error) {
+	nm, err := n.awaitRunning(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := n.resolve(ctx, nm, host, "")
+	if err != nil {
+		return nil, err
+	}
+	return n.run.ping(ctx, addrs[0], kind)
+}
+
+// ping pings the owner of an address.
+func (r *runtime) ping(ctx context.Context, to netip.Addr, kind PingKind) (*Pong, error) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	peer, ok := r.node.peerFor(to)
+	if !ok {
+		return nil, ErrNoRoute
+	}
+	p := &Pong{Kind: kind, IP: to, Name: trimDot(peer.Name)}
+	var err error
+	switch kind {
+	case PingDisco, "":
+		p.Kind = PingDisco
+		err = r.pingDisco(ctx, peer, p)
+	case PingTSMP:
+		err = r.pingTSMP(ctx, p)
+	case PingICMP:
+		p.Latency, err = r.stack.Ping(ctx, to, []byte("tsnode"))
+	case PingPeerAPI:
+		err = r.pingPeerAPI(ctx, peer, p)
+	default:
+		err = fmt.Errorf("kind %q: want %s, %s, %s or %s", kind, PingDisco, PingTSMP, PingICMP, PingPeerAPI)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = ErrNoAnswer
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kind != PingDisco && kind != "" {
+		r.showPath(p, r.currentPath(peer))
+	}
+	return p, nil
+}
+
+// currentPath is where a peer's datagrams go now.
+func (r *runtime) currentPath(peer *netmap.Peer) (e transport.Endpoint) {
+	if plane := r.plane.Load(); plane != nil {
+		st, _ := plane.data.Peer(peer.Key)
+		e = st.Path.Best
+	}
+	return e
+}
+
+// showPath fills in the fields of p that tell a path.
+func (r *runtime) showPath(p *Pong, e transport.Endpoint) {
+	p.Path = r.node.describe(e)
+	if e.IsDERP() {
+		p.RelayID, p.Relay = int(e.Region), regionCode(r.node.netmap(), int(e.Region))
+		return
+	}
+	p.Direct = e.Addr
+}
+
+// pingDisco asks the peer's path discovery; PATH-50.
+func (r *runtime) pingDisco(ctx context.Context, peer *netmap.Peer, p *Pong) error {
+	plane := r.plane.Load()
+	if plane == nil {
+		return ErrNotRunning
+	}
+	result, err := plane.paths.prober.Ping(ctx, peer.Key, 0)
+	if err != nil {
+		return err
+	}
+	p.Latency = result.Latency
+	r.showPath(p, result.Endpoint)
+	return nil
+}
+
+// pingTSMP asks the peer inside the tunnel; SVC-35.
+func (r *runtime) pingTSMP(ctx context.Context, p *Pong) error {
+	plane := r.plane.Load()
+	if plane == nil {
+		return ErrNotRunning
+	}
+	var data [8]byte
+	rand.Read(data[:])
+	answer := r.pongs.expect(data)
+	defer r.pongs.forget(data)
+	sent := time.Now()
+	if err := plane.data.SendPing(p.IP, data); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case a := <-answer:
+		p.Latency, p.PeerAPIPort = a.at.Sub(sent), a.peerAPI
+		return nil
+	}
+}
+
+// pingPeerAPI asks the peer's HTTP service for its first page.
+func (r *runtime) pingPeerAPI(ctx context.Context, peer *netmap.Peer, p *Pong) error {
+	if p.PeerAPIPort = peer.PeerAPI4; !p.IP.Is4() {
+		p.PeerAPIPort = peer.PeerAPI6
+	}
+	if p.PeerAPIPort == 0 {
+		return ErrNoPeerAPI
+	}
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return r.stack.DialTCP(ctx, netip.Addr{}, netip.AddrPortFrom(p.IP, p.PeerAPIPort))
+		},
+	}}
+	url := "http://" + net.JoinHostPort(p.IP.String(), strconv.Itoa(int(p.PeerAPIPort))) + "/"
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return err
+	}
+	sent := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	p.Latency = time.Since(sent)
+	return nil
+}
+
+// A serverPinger answers the control server's wish to know the way to a peer
+// (CTL-60).
+type serverPinger struct{ *runtime }
+
+// Ping is part of control.Pinger.
+func (s serverPinger) Ping(ctx context.Context, to netip.Addr, kind string) (control.PingResponse, error) {
+	a := control.PingResponse{IP: to.String(), NodeIP: to.String()}
+	p, err := s.ping(ctx, to, PingKind(kind))
+	if err != nil {
+		a.Err = err.Error()
+		return a, nil
+	}
+	a.NodeName, a.LatencySeconds, a.PeerAPIPort = p.Name, p.Latency.Seconds(), p.PeerAPIPort
+	a.DERPRegionID, a.DERPRegionCode = p.RelayID, p.Relay
+	if p.Direct.IsValid() {
+		a.Endpoint = p.Direct.String()
+	}
+	return a, nil
+}
