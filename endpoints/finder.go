@@ -160,6 +160,8 @@ func (f *Finder) Serve(ctx context.Context) error {
 			case <-linkChanged:
 				link, linkChanged = f.cfg.Link.Load()
 				l.onLink(link)
+			case region := <-l.first:
+				l.settle(f.cfg.Map.Get(), region)
 			case o := <-l.ended:
 				l.onEnded(o)
 			case <-l.timer.C:

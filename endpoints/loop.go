@@ -31,6 +31,7 @@ type loop struct {
 	full    bool      // it is to probe everything
 	running bool
 	ended   chan outcome
+	first   chan int // region that has answered a discovery first
 
 	retry     actor.Backoff
 	notBefore time.Time // a failed report holds the next one back
@@ -48,7 +49,7 @@ type outcome struct {
 }
 
 func newLoop(f *Finder, g *actor.Group) *loop {
-	return &loop{Finder: f, group: g, timer: time.NewTimer(0), ended: make(chan outcome, 1)}
+	return &loop{Finder: f, group: g, timer: time.NewTimer(0), ended: make(chan outcome, 1), first: make(chan int, 1)}
 }
 
 // want has a discovery run as soon as it may.
@@ -123,9 +124,13 @@ func (l *loop) start(now time.Time) {
 		OnlyTCP443: opts.OnlyTCP443,
 		LastHeard:  l.cfg.LastHeard,
 		Force:      opts.ForceHome,
+		First:      l.postFirst,
 	}
 	l.why, l.full, l.running, l.due = "", false, true, time.Time{}
 	dm := l.cfg.Map.Get()
+	if dm != nil && len(dm.Regions) == 1 {
+		l.settle(dm, 0) // there is no choice to wait for
+	}
 	l.group.Go(func(ctx context.Context) error {
 		o := outcome{dm: dm, forced: opts.ForceHome != 0}
 		if dm != nil {
@@ -134,6 +139,28 @@ func (l *loop) start(now time.Time) {
 		l.ended <- o
 		return nil
 	})
+}
+
+// postFirst tells the loop which region has answered first.
+func (l *loop) postFirst(region int) {
+	select {
+	case l.first <- region:
+	default: // that of another discovery waits
+	}
+}
+
+// settle gives a node that has no home one before the discovery ends. Of all
+// regions, which are asked at once, the nearest answers first, and peers need not
+// wait for the slowest to reach this node.
+func (l *loop) settle(dm *netmap.DERPMap, region int) {
+	if l.cfg.Home.Get() != 0 {
+		return
+	}
+	if home := (netcheck.Move{Map: dm, Connected: true, Seed: l.seed}).To(region); home != 0 {
+		l.stats.HomeChanges.Add(1)
+		l.log.Debug("home region for now", "region", home)
+		l.cfg.Home.Store(home)
+	}
 }
 
 // rebind binds the sockets anew when the last report could not even send IPv4
