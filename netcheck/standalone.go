@@ -49,6 +49,7 @@ func (s *Standalone) Stats() *Stats { return s.checker.Stats() }
 // Report binds sockets, makes a report as Checker.Report does, and closes them.
 // It is an error if neither family can be bound. Calls must not overlap.
 func (s *Standalone) Report(ctx context.Context, dm *netmap.DERPMap, o Options) (rep *Report, err error) {
+	s.sockets = sockets{}
 	if !o.OnlyTCP443 {
 		if s.sockets, err = s.bind(ctx); err != nil {
 			return nil, err
