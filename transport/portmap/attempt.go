@@ -103,6 +103,9 @@ func (a *attempt) viaPMP(ctx context.Context, waits []time.Duration) (*mapping, 
 	var ip netip.Addr
 	var grant pmpAnswer
 	take := func(b []byte) (bool, error) {
+		if refusal, err := parsePCP(b); err == nil && refusal.result == pcpUnsupportedVersion {
+			return true, pmpUnsupportedVersion // as a PCP server says it (RFC 6887 section 9)
+		}
 		ans, err := parsePMP(b)
 		if err != nil {
 			return false, nil // a stray datagram; the right one may still come

@@ -188,7 +188,7 @@ func (st *state) onHeard(heard sightings, now time.Time) (lost bool) {
 		st.seen.by[p] = s
 		switch m := st.mapping; {
 		case m == nil && news:
-			st.retryAt(now) // somebody to ask
+			st.due = now // there is somebody to ask
 		case m == nil || m.protocol != p:
 		case old.restarted(s) == surelyRestarted:
 			st.forget(now)
