@@ -18,9 +18,7 @@ type admitWorld struct {
 	secrets *secrets
 	own     key.DiscoPrivate
 	b, c    key.DiscoPrivate
-	count   counters
-	book    addrBook
-	status  statusBook
+	prober  *Prober // whose counters, addresses and status it writes
 	now     time.Time
 }
 
@@ -31,10 +29,10 @@ var (
 
 func newAdmitWorld(t *testing.T) *admitWorld {
 	w := &admitWorld{t: t, own: key.NewDisco(), b: key.NewDisco(), c: key.NewDisco(), now: time.Unix(1e9, 0)}
-	w.book.shard, w.status.shard = shardOfAddr, shardOfKey
+	w.prober = idleProber()
 	w.secrets = newSecrets(w.own)
 	w.st = newPaths(surroundings{
-		node: nodeKey("self"), newTx: NewTxID, pick: func(int) int { return 0 }, count: &w.count, book: &w.book, status: &w.status,
+		node: nodeKey("self"), newTx: NewTxID, pick: func(int) int { return 0 }, count: &w.prober.count, book: &w.prober.book, status: &w.prober.status,
 		heard: func(key.NodePublic) (time.Time, transport.Endpoint) { return time.Time{}, transport.Endpoint{} },
 	})
 	w.st.onNetmap(&netmap.Netmap{Peers: []*netmap.Peer{
@@ -99,16 +97,16 @@ func TestRefusals(t *testing.T) {
 		{"allocate request", overDERP(nodeKey("b")), false, w.frame(w.b, us, &AllocateRequest{Clients: relayed.Clients}), DroppedRelay},
 		{"allocate response", overDERP(nodeKey("b")), false, w.frame(w.b, us, &AllocateResponse{RelayEndpoint: relayed}), DroppedRelay},
 	} {
-		before := w.count[tt.want].Load()
+		before := w.prober.count[tt.want].Load()
 		if done := w.receive(tt.from, tt.control, tt.frame); len(done) != 0 {
 			t.Errorf("%s: %+v", tt.name, done)
 		}
-		if n := w.count[tt.want].Load() - before; n != 1 {
+		if n := w.prober.count[tt.want].Load() - before; n != 1 {
 			t.Errorf("%s: %v counted %d times", tt.name, tt.want, n)
 		}
 	}
-	if len(w.st.peers) != 0 || w.book.len() != 0 || len(w.secrets.kept) > 1 {
-		t.Errorf("%d records, %d addresses, %d shared keys left behind", len(w.st.peers), w.book.len(), len(w.secrets.kept))
+	if len(w.st.peers) != 0 || w.prober.book.len() != 0 || len(w.secrets.kept) > 1 {
+		t.Errorf("%d records, %d addresses, %d shared keys left behind", len(w.st.peers), w.prober.book.len(), len(w.secrets.kept))
 	}
 	if done := w.receive(direct(addrX), false, good); len(done) != 2 {
 		t.Errorf("the good ping: %+v", done)
@@ -133,7 +131,7 @@ func TestRelayedPing(t *testing.T) {
 	if len(done) != 1 || done[0].(sending).to != from {
 		t.Fatalf("%+v", done)
 	}
-	if p := w.st.peers[nodeKey("b")]; p.find(addrX) != nil || w.book.len() != 0 {
+	if p := w.st.peers[nodeKey("b")]; p.find(addrX) != nil || w.prober.book.len() != 0 {
 		t.Error("the relay's address was learned")
 	}
 }
@@ -156,7 +154,7 @@ func TestRates(t *testing.T) {
 	for i := range 3 * callRate {
 		w.receive(overDERP(nodeKey("c")), false, w.frame(w.c, w.own.Public(), &CallMeMaybe{Endpoints: list[i:]}))
 	}
-	if n := w.count[CallsHeard].Load(); n != callRate {
+	if n := w.prober.count[CallsHeard].Load(); n != callRate {
 		t.Errorf("%d calls at once, want %d", n, callRate)
 	}
 	if n := len(w.st.peers[nodeKey("c")].candidates); n != maxListed {
@@ -183,8 +181,8 @@ func TestBounds(t *testing.T) {
 	if len(p.candidates) != maxCandidates || p.find(addrB) == nil || p.find(addrX) == nil {
 		t.Errorf("%d candidates, want %d, of the map %v, of the call %v", len(p.candidates), maxCandidates, p.find(addrB) != nil, p.find(addrX) != nil)
 	}
-	if w.book.len() > maxMapped || len(p.mapped) > maxMapped {
-		t.Errorf("%d addresses attributed", w.book.len())
+	if w.prober.book.len() > maxMapped || len(p.mapped) > maxMapped {
+		t.Errorf("%d addresses attributed", w.prober.book.len())
 	}
 	if limit := int(pingTimeout/time.Second)*pongRate + maxCandidates; len(p.sent) > limit {
 		t.Errorf("%d pings without answer, want at most %d", len(p.sent), limit)

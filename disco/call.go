@@ -77,6 +77,10 @@ func sameSet(a, b []netip.AddrPort) bool {
 
 // onCallMeMaybe pings a peer where it says it is (PATH-47). Only the peer itself
 // can say so, over DERP, whose relay vouches for its node key (PATH-12).
+//
+// A peer calls when it trusts no path to us, often because it has moved. So ours
+// to it is not trusted either until it has answered again, which costs duplicates
+// for one round trip.
 func (st *paths) onCallMeMaybe(from transport.Endpoint, sender key.DiscoPublic, m *CallMeMaybe, now time.Time) {
 	n := st.roster.get(from.Key)
 	if !from.IsDERP() || n == nil || n.WireGuardOnly || st.roster.disco(n) != sender {
@@ -96,6 +100,9 @@ func (st *paths) onCallMeMaybe(from transport.Endpoint, sender key.DiscoPublic, 
 	st.merge(p, m.Endpoints, now)
 	for i := range p.candidates {
 		p.candidates[i].pinged = time.Time{}
+	}
+	if p.trusted(now) {
+		p.trust = now
 	}
 	st.round(p, now, byCall)
 }

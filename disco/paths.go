@@ -104,7 +104,8 @@ func (st *paths) publish(p *peer, path Path) {
 	p.published = path
 	r := routing{peer: p.node.Key}
 	if !path.Best.IsZero() {
-		r.path = &path
+		chosen := path
+		r.path = &chosen
 	}
 	st.do(r)
 }
@@ -159,7 +160,6 @@ func (st *paths) tick(p *peer, now time.Time) {
 		return
 	}
 	st.trustHeard(p, now)
-	st.watch(p, now)
 	if due(p.session.repeat, now) {
 		p.session.repeat = time.Time{}
 		st.repeatRound(p, now)
@@ -167,6 +167,7 @@ func (st *paths) tick(p *peer, now time.Time) {
 	if due(p.session.heartbeat, now) {
 		st.beat(p, now)
 	}
+	st.watch(p, now)
 	if p.call.wanted && due(p.call.by, now) {
 		st.callUnfresh(p)
 	}

@@ -62,6 +62,7 @@ func (st *paths) beat(p *peer, now time.Time) {
 	}
 	p.session.heartbeat = now.Add(heartbeatEvery)
 	if !p.best.isZero() {
+		p.probe.beat = now
 		st.ping(p, direct(p.best.addr), heartbeat, 0, now)
 	}
 	slow := p.best.latency > goodEnough && now.Sub(p.session.round) >= upgradeAfter
@@ -71,7 +72,9 @@ func (st *paths) beat(p *peer, now time.Time) {
 }
 
 // round pings each candidate that was not pinged lately, and then asks the peer
-// to do the same (PATH-37, PATH-38).
+// to do the same (PATH-37). Without a path the peer is asked even when there was
+// nothing to ping (PATH-38) or it was pinged before data was sent: it had called
+// us, and may not know where we are.
 func (st *paths) round(p *peer, now time.Time, why cause) {
 	st.prune(p, now)
 	pinged := false
@@ -83,7 +86,7 @@ func (st *paths) round(p *peer, now time.Time, why cause) {
 		}
 	}
 	p.session.round = now
-	if why != byCall && (pinged || len(p.candidates) == 0) {
+	if why != byCall && (pinged || !p.trusted(now)) {
 		st.callPeer(p, now)
 	}
 }
@@ -96,7 +99,12 @@ func (st *paths) repeatRound(p *peer, now time.Time) {
 		return
 	}
 	for i := range p.candidates {
-		st.discover(p, &p.candidates[i], discovery, nil, now)
+		c := &p.candidates[i]
+		pinged := c.pinged
+		st.discover(p, c, discovery, nil, now)
+		if !pinged.IsZero() {
+			c.pinged = pinged // rounds keep their beat
+		}
 	}
 }
 
@@ -201,23 +209,25 @@ func (st *paths) trustHeard(p *peer, now time.Time) {
 // watch finds out quickly that a trusted path has died (PATH-36): when data was
 // sent and nothing came back for a second the path is pinged, and when that has
 // no answer either its trust ends. That nothing comes back proves nothing by
-// itself: flows may be one-way, and the peer may send over another path.
+// itself: flows may be one-way, and the peer may send over another path. A
+// heartbeat without answer for a second counts as the first of these pings: so
+// the side that only acknowledges finds out, too.
 func (st *paths) watch(p *peer, now time.Time) {
 	if !p.trusted(now) || st.options.SilentDisco || st.options.NoHeartbeat {
 		p.probe.first, p.probe.next = time.Time{}, time.Time{}
 		return
 	}
-	heard := st.heardOver(p)
-	if silent := heard.Add(silentAfter); !p.session.data.After(heard) || silent.After(now) {
-		p.probe.first, p.probe.next = time.Time{}, time.Time{}
-		if p.session.data.After(heard) {
-			p.probe.next = silent
-		}
+	doubt := p.doubtAt(st.heardOver(p))
+	if doubt.IsZero() || doubt.After(now) {
+		p.probe.first, p.probe.next = time.Time{}, doubt
 		return
 	}
 	switch {
 	case p.probe.first.IsZero():
 		p.probe.first = now
+		if p.probe.beat.After(p.probe.heard) {
+			p.probe.first = p.probe.beat
+		}
 	case now.Sub(p.probe.first) >= probeFor:
 		st.distrust(p, now)
 		return
@@ -226,6 +236,18 @@ func (st *paths) watch(p *peer, now time.Time) {
 	}
 	p.probe.next = now.Add(probeEvery)
 	st.ping(p, direct(p.best.addr), heartbeat, 0, now)
+}
+
+// doubtAt returns when a path last heard over at heard is to be probed; zero: there
+// is no reason to.
+func (p *peer) doubtAt(heard time.Time) (at time.Time) {
+	if p.session.data.After(heard) {
+		at = heard.Add(silentAfter)
+	}
+	if beat := p.probe.beat.Add(silentAfter); p.probe.beat.After(heard) && (at.IsZero() || beat.Before(at)) {
+		at = beat
+	}
+	return at
 }
 
 // distrust ends the trust in the path in use before its time: data goes over

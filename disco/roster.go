@@ -28,11 +28,9 @@ type told struct {
 
 func newRoster() *roster {
 	return &roster{
-		nm:      new(netmap.Netmap),
-		byKey:   make(map[key.NodePublic]*netmap.Peer),
-		byDisco: make(map[key.DiscoPublic]*netmap.Peer),
-		shared:  make(map[key.DiscoPublic][]*netmap.Peer),
-		told:    make(map[key.NodePublic]told),
+		nm:     new(netmap.Netmap),
+		shared: make(map[key.DiscoPublic][]*netmap.Peer),
+		told:   make(map[key.NodePublic]told),
 	}
 }
 
@@ -84,6 +82,10 @@ func (r *roster) update(nm *netmap.Netmap, f func(rosterChange)) {
 	}
 	old := r.nm
 	r.nm = nm
+	if len(r.byKey) == 0 {
+		r.byKey = make(map[key.NodePublic]*netmap.Peer, len(nm.Peers))
+		r.byDisco = make(map[key.DiscoPublic]*netmap.Peer, len(nm.Peers))
+	}
 	again := old.LockEnabled != nm.LockEnabled || selfKey(old) != selfKey(nm)
 	for i, j := 0, 0; i < len(old.Peers) || j < len(nm.Peers); {
 		var a, b *netmap.Peer
