@@ -17,7 +17,7 @@ var ServerAddr = netip.MustParseAddr("192.0.2.1")
 
 // Limits of a ground, by its addresses.
 const (
-	maxSites  = 30 // prefixes of 8 addresses in 203.0.113.0/24, the first unused
+	maxSites  = 30 // prefixes of 8 addresses in 203.0.113.0/24, the first unused; as many in 192.168.1.0/24
 	maxLeases = 5  // addresses of a site's hosts, by the same
 )
 
@@ -76,7 +76,12 @@ type Site struct {
 	gateway *Namespace
 	outside netip.Addr // the gateway's public address
 	lan     netip.Prefix
-	mapper  *mapper // port mapping by NAT-PMP; nil without
+
+	// firstLease is the last byte of the first host's address, behind the
+	// network's. No two sites give out the same addresses.
+	firstLease int
+
+	mapper *mapper // port mapping by NAT-PMP; nil without
 
 	mu      sync.Mutex
 	hosts   []*Host
@@ -106,8 +111,11 @@ func (g *Ground) Site(nat NAT) (*Site, error) {
 		number: number, nat: nat, gateway: gateway,
 		outside: netip.AddrFrom4([4]byte{198, 51, 100, byte(number)}),
 		lan:     netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 1, 0}), 24),
+
+		firstLease: 8 * number,
 	}
 	if nat == Public {
+		s.firstLease = 2 // behind the gateway's
 		s.lan = netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(8 * number)}), 29)
 	}
 	if err := s.build(g.Internet); err != nil {

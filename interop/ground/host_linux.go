@@ -54,6 +54,28 @@ func (h *Host) Start(cmd *exec.Cmd) error { return h.Namespace.Start(cmd) }
 func (h *Host) Move(to *Site) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	port, addr, err := to.lease()
+	if err != nil {
+		return err
+	}
+	return h.move(to, port, addr)
+}
+
+// MoveUnseen is Move to a site that happens to give the host the address it had,
+// behind a gateway with the same address, as homes do: nothing in the host's
+// configuration tells that it is elsewhere.
+func (h *Host) MoveUnseen(to *Site) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	port, _, err := to.lease()
+	if err != nil {
+		return err
+	}
+	return h.move(to, port, h.addr)
+}
+
+// move gives the host a new interface, whose other end is a port at a site.
+func (h *Host) move(to *Site, port string, addr netip.Addr) error {
 	if h.site != nil {
 		l, err := h.link(hostInterface)
 		if err != nil {
@@ -62,10 +84,6 @@ func (h *Host) Move(to *Site) error {
 		if err := h.net.LinkDel(l); err != nil {
 			return fmt.Errorf("%s: remove %s: %w", h, hostInterface, err)
 		}
-	}
-	port, addr, err := to.lease()
-	if err != nil {
-		return err
 	}
 	cable := &netlink.Veth{LinkAttrs: named(hostInterface), PeerName: port, PeerNamespace: netlink.NsFd(to.gateway.fd)}
 	if err := h.net.LinkAdd(cable); err != nil {
@@ -110,7 +128,7 @@ func (s *Site) lease() (port string, addr netip.Addr, err error) {
 	}
 	s.leases++
 	last := s.lan.Addr().As4()
-	last[3] += byte(1 + s.leases) // behind network and gateway
+	last[3] += byte(s.firstLease + s.leases - 1)
 	return fmt.Sprintf("port%d", s.leases), netip.AddrFrom4(last), nil
 }
 

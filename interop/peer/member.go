@@ -59,6 +59,21 @@ type Peer struct {
 	LastHandshake time.Time // of WireGuard; zero: there was none
 }
 
+// Kinds of pings (paths.md sections 5.11 and 12.1), as both kinds of nodes call
+// them.
+const (
+	PingDisco   = "disco"
+	PingTSMP    = "TSMP"
+	PingICMP    = "ICMP"
+	PingPeerAPI = "peerapi"
+)
+
+// A Pong is the answer to a ping.
+type Pong struct {
+	Latency time.Duration
+	Path    Path // of PingDisco only
+}
+
 // A member is what nodes of both kinds can do.
 type member interface {
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
@@ -69,6 +84,7 @@ type member interface {
 
 	up(context.Context) error
 	peer(context.Context, netip.Addr) (p Peer, known bool)
+	ping(ctx context.Context, to netip.Addr, kind string) (Pong, error)
 	paths([]netip.Addr) []Path // to peers with these addresses; often called, so it must be cheap
 }
 
@@ -123,6 +139,14 @@ func (n ourNode) paths(ips []netip.Addr) []Path {
 		}
 	}
 	return found
+}
+
+func (n ourNode) ping(ctx context.Context, to netip.Addr, kind string) (Pong, error) {
+	p, err := n.Ping(ctx, to.String(), node.PingKind(kind))
+	if err != nil {
+		return Pong{}, err
+	}
+	return Pong{p.Latency, Path{p.Direct, p.Relay}}, nil
 }
 
 // parsePath reads the path in a node's status. One through a peer relay is not

@@ -105,6 +105,12 @@ func (p *Process) Peer(other *Process) (info Peer, err error) {
 	return info, err
 }
 
+// Ping pings another node once, with a kind such as PingDisco.
+func (p *Process) Ping(other *Process, kind string) (pong Pong, err error) {
+	err = p.call("Ping", PingOptions{other.IP, kind}, &pong)
+	return pong, err
+}
+
 // Watch follows the path to another node from the first call on. It returns the
 // path at that time and its changes since.
 func (p *Process) Watch(other *Process) (changes []PathChange, err error) {

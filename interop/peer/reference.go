@@ -2,13 +2,16 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net/netip"
 	"sync"
+	"time"
 
 	"tailscale.com/envknob"
 	"tailscale.com/ipn/ipnstate"
+	"tailscale.com/tailcfg"
 	"tailscale.com/tsnet"
 	"tailscale.com/types/key"
 	"tailscale.com/types/logger"
@@ -71,6 +74,22 @@ func (n *referenceNode) paths(ips []netip.Addr) []Path {
 		}
 	}
 	return found
+}
+
+func (n *referenceNode) ping(ctx context.Context, to netip.Addr, kind string) (Pong, error) {
+	c, err := n.LocalClient()
+	if err != nil {
+		return Pong{}, err
+	}
+	p, err := c.Ping(ctx, to, tailcfg.PingType(kind))
+	if err != nil {
+		return Pong{}, err
+	}
+	if p.Err != "" {
+		return Pong{}, errors.New(p.Err)
+	}
+	direct, _ := netip.ParseAddrPort(p.Endpoint)
+	return Pong{time.Duration(p.LatencySeconds * float64(time.Second)), Path{direct, p.DERPRegionCode}}, nil
 }
 
 // key returns the key of the peer with an address, zero if there is none.

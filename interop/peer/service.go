@@ -27,6 +27,7 @@ const (
 const (
 	upWait   = 60 * time.Second      // to be on the tailnet
 	peerWait = 30 * time.Second      // for a peer to come with the netmap, and for a dial
+	pingWait = 10 * time.Second      // for a pong (PATH-93)
 	pollTime = 20 * time.Millisecond // between looks at the netmap
 )
 
@@ -108,6 +109,20 @@ func (s *service) Peer(ip netip.Addr, p *Peer) error {
 		return fmt.Errorf("no peer has the address %v", ip)
 	}
 	return nil
+}
+
+// PingOptions say what to ping.
+type PingOptions struct {
+	To   netip.Addr
+	Kind string
+}
+
+// Ping pings a peer once.
+func (s *service) Ping(o PingOptions, p *Pong) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), pingWait)
+	defer cancel()
+	*p, err = s.member.ping(ctx, o.To, o.Kind)
+	return err
 }
 
 // Watch follows the path to a peer from the first call on, and returns its
