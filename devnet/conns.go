@@ -2,6 +2,7 @@ package devnet
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -89,9 +90,14 @@ func connOf(r *http.Request) *control.AcceptedConn {
 	return r.Context().Value(connKey{}).(*control.AcceptedConn)
 }
 
-// localAddr is the address of this server that the node of a request has dialed.
+// localAddr is the address of this server that the client of a request has
+// dialed, inside Noise or not.
 func localAddr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(connOf(r).LocalAddr().String())
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if c, ok := r.Context().Value(connKey{}).(*control.AcceptedConn); ok {
+		local = c.LocalAddr()
+	}
+	ap, err := netip.ParseAddrPort(fmt.Sprint(local))
 	if err != nil {
 		return loopback
 	}

@@ -172,7 +172,17 @@ func (r *controlRun) outside() http.Handler {
 	mux.HandleFunc("GET "+loginPath+"{token}", r.net.serveLogin)
 	mux.HandleFunc("POST "+loginPath+"{token}", r.net.serveLogin)
 	mux.HandleFunc(pathAnswer, r.net.serveAnswer)
+	if !r.net.cfg.Headscale {
+		mux.HandleFunc("GET "+pathDERPMap, r.net.serveDERPMap)
+	}
 	return r.net.failing(mux)
+}
+
+// pathDERPMap is where anyone may read the DERP map, as with Tailscale's server.
+const pathDERPMap = "/derpmap/default"
+
+func (n *Net) serveDERPMap(w http.ResponseWriter, req *http.Request) {
+	writeJSON(w, derpMap(n.regions, localAddr(req)))
 }
 
 // Versions of the protocol that Headscale sets apart (control.md sections 2 and

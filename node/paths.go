@@ -28,6 +28,9 @@ import (
 // it can be reached (PATH-31 SessionActive, NC-53).
 const activeFor = 45 * time.Second
 
+// homeAway is how often a node whose home relay is away looks for another.
+const homeAway = 5 * time.Second
+
 // Node attributes that change how paths are found (PATH-51, PATH-54, PATH-56).
 const (
 	attrSilentDisco = "silent-disco"
@@ -173,6 +176,8 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 	p := k.plane
 	bound, boundChanged := p.socket.Bound()
 	k.onBound()
+	away := time.NewTicker(homeAway)
+	defer away.Stop()
 	for {
 		set, setChanged := p.paths.finder.Endpoints().Load()
 		report, reportChanged := p.paths.finder.Report().Load()
@@ -185,6 +190,10 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 		case <-setChanged:
 		case <-reportChanged:
 		case <-netmapChanged:
+		case <-away.C:
+			if st := p.relays.Status().Get(); st.Home != 0 && !st.HomeConnected {
+				p.paths.finder.Request("home relay is away")
+			}
 		case <-boundChanged:
 			old := bound
 			if bound, boundChanged = p.socket.Bound(); bound != old {

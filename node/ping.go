@@ -66,6 +66,11 @@ func (n *Node) ping(ctx context.Context, host string, kind PingKind) (*Pong, err
 	if err != nil {
 		return nil, err
 	}
+	d := dial{node: n, nm: nm}
+	addrs = d.awaitRoute(ctx, addrs)
+	if len(addrs) == 0 {
+		return nil, ErrNoRoute
+	}
 	return n.run.ping(ctx, addrs[0], kind)
 }
 
@@ -123,19 +128,30 @@ func (r *runtime) showPath(p *Pong, e transport.Endpoint) {
 	p.Direct = e.Addr
 }
 
+// firstPing is how long the first disco ping waits before another is sent; the
+// next waits twice as long. A peer that has only just learned of us drops what
+// came before.
+const firstPing = time.Second
+
 // pingDisco asks the peer's path discovery; PATH-50.
 func (r *runtime) pingDisco(ctx context.Context, peer *netmap.Peer, p *Pong) error {
 	plane := r.plane.Load()
 	if plane == nil {
 		return ErrNotRunning
 	}
-	result, err := plane.paths.prober.Ping(ctx, peer.Key, 0)
-	if err != nil {
-		return err
+	for wait := firstPing; ; wait *= 2 {
+		attempt, cancel := context.WithTimeout(ctx, wait)
+		result, err := plane.paths.prober.Ping(attempt, peer.Key, 0)
+		cancel()
+		switch {
+		case err == nil:
+			p.Latency = result.Latency
+			r.showPath(p, result.Endpoint)
+			return nil
+		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
 	}
-	p.Latency = result.Latency
-	r.showPath(p, result.Endpoint)
-	return nil
 }
 
 // pingTSMP asks the peer inside the tunnel; SVC-35.

@@ -231,50 +231,6 @@ func TestRetryOfFlapping(t *testing.T) {
 	})
 }
 
-// TestHomeChooser: the fastest region is home; another when it is away for 5 s,
-// none without a map.
-func TestHomeChooser(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
-		p.delays["one:3340"] = 30 * time.Millisecond
-		p.delays["two:3340"] = 60 * time.Millisecond
-		p.delays["dead:3340"] = time.Hour
-		_, stop1 := p.serve("one:3340")
-		_, stop2 := p.serve("two:3340")
-		defer stop2()
-		never := plainRegion(4, "two")
-		never.NoMeasureNoHome = true
-		n, cfg, stop := p.start(t, 0, plainMap(plainRegion(1, "dead"), plainRegion(2, "two"), plainRegion(3, "one"), never))
-		defer stop()
-		h := derp.NewHomeChooser(cfg, n.Status())
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- h.Serve(ctx) }()
-		defer func() {
-			cancel()
-			<-ended
-		}()
-		start := time.Now()
-		n.await("home in region 3", func(s derp.Status) bool { return s.HomeConnected && s.Home == 3 })
-		if d := time.Since(start); d > 300*time.Millisecond {
-			t.Errorf("chosen after %v: a dead region held it up", d)
-		}
-		stop1()
-		start = time.Now()
-		n.await("home in region 2", func(s derp.Status) bool { return s.HomeConnected && s.Home == 2 })
-		if d := time.Since(start); d < 5*time.Second || d > 7*time.Second {
-			t.Errorf("left a dead home after %v, want about 5 s", d)
-		}
-		n.dmap.Store(nil)
-		n.await("homeless", func(s derp.Status) bool { return s.Home == 0 })
-		n.dmap.Store(plainMap(plainRegion(1, "dead")))
-		time.Sleep(time.Hour)
-		if home, dials := n.home.Get(), p.dialed("dead:3340"); home != 0 || dials < 2*60 || dials > 2*1000 {
-			t.Errorf("with no region alive: home %d, %d dials in an hour", home, dials)
-		}
-	})
-}
-
 // TestSilence: DERP-33: a relay that says nothing for two keep-alives is
 // given up.
 func TestSilence(t *testing.T) {

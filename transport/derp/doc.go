@@ -8,7 +8,6 @@
 //   - [Client] is the actor that keeps one region connected.
 //   - [Regions] is the actor that decides which regions are open, and the
 //     transport.Underlay that sends through them.
-//   - [HomeChooser] is the actor that chooses the home region by connect time.
 //
 // The relay itself is package transport/derp/relay.
 //
