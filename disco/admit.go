@@ -91,7 +91,7 @@ func (st *paths) onPing(from transport.Endpoint, sender key.DiscoPublic, m *Ping
 	st.count.add(PingsHeard)
 	st.pong(from, sender, m)
 	if from.IsDERP() {
-		p.region, p.derpPing = from.Region, m.TxID
+		p.source.region, p.source.derpPing = from.Region, m.TxID
 		return
 	}
 	if from.VNI == 0 {
@@ -101,7 +101,7 @@ func (st *paths) onPing(from transport.Endpoint, sender key.DiscoPublic, m *Ping
 
 func (st *paths) isDuplicate(p *peer, from transport.Endpoint, id TxID) bool {
 	if from.IsDERP() {
-		return p.derpPing == id
+		return p.source.derpPing == id
 	}
 	c := p.find(from.Addr)
 	return c != nil && c.pingedBy == id && !c.heard.IsZero()

@@ -136,6 +136,19 @@ func TestRelayedPing(t *testing.T) {
 	}
 }
 
+// TestPaddedPing: pings of any size have the usual pong (PATH-49).
+func TestPaddedPing(t *testing.T) {
+	w := newAdmitWorld(t)
+	for i, padding := range []int{0, 1, 1400, MaxPing - PingFrame} {
+		from := direct(netip.AddrPortFrom(addrX.Addr(), uint16(1+i)))
+		done := w.receive(from, false, w.frame(w.b, w.own.Public(), &Ping{TxID: NewTxID(), NodeKey: nodeKey("b"), Padding: padding}))
+		pong := w.frame(w.own, w.b.Public(), done[0].(sending).msg)
+		if len(pong) != Overhead+headerSize+pongSize {
+			t.Errorf("padding of %d bytes: pong of %d", padding, len(pong))
+		}
+	}
+}
+
 // TestRates: pongs and calls of one peer are limited, and so is what one call can
 // list (PATH-16).
 func TestRates(t *testing.T) {
@@ -181,7 +194,7 @@ func TestBounds(t *testing.T) {
 	if len(p.candidates) != maxCandidates || p.find(addrB) == nil || p.find(addrX) == nil {
 		t.Errorf("%d candidates, want %d, of the map %v, of the call %v", len(p.candidates), maxCandidates, p.find(addrB) != nil, p.find(addrX) != nil)
 	}
-	if w.prober.book.len() > maxMapped || len(p.mapped) > maxMapped {
+	if w.prober.book.len() > maxMapped || len(p.source.mapped) > maxMapped {
 		t.Errorf("%d addresses attributed", w.prober.book.len())
 	}
 	if limit := int(pingTimeout/time.Second)*pongRate + maxCandidates; len(p.sent) > limit {

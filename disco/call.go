@@ -92,7 +92,7 @@ func (st *paths) onCallMeMaybe(from transport.Endpoint, sender key.DiscoPublic, 
 		st.count.add(DroppedLimited)
 		return
 	}
-	p.heard, p.region = now, from.Region
+	p.heard, p.source.region = now, from.Region
 	if st.options.OnlyTCP443 {
 		return
 	}

@@ -170,8 +170,8 @@ func (w *fuzzWorld) check() {
 		}
 	}
 	for _, p := range w.st.peers {
-		if len(p.candidates) > maxCandidates || len(p.mapped) > maxMapped {
-			w.t.Fatalf("%d candidates, %d addresses", len(p.candidates), len(p.mapped))
+		if len(p.candidates) > maxCandidates || len(p.source.mapped) > maxMapped {
+			w.t.Fatalf("%d candidates, %d addresses", len(p.candidates), len(p.source.mapped))
 		}
 		if !p.best.isZero() && p.find(p.best.addr) == nil {
 			w.t.Fatalf("the path in use %v is no candidate (PATH-43)", p.best.addr)

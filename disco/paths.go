@@ -58,7 +58,7 @@ func (st *paths) do(a action) { st.out = append(st.out, a) }
 func (st *paths) open(n *netmap.Peer, now time.Time) *peer {
 	p := st.peers[n.Key]
 	if p == nil {
-		p = &peer{node: n, slot: -1, heard: now, live: new(liveStatus)}
+		p = &peer{node: n, heard: now, live: new(liveStatus), queued: queued{slot: -1}}
 		if !n.WireGuardOnly {
 			p.disco = st.roster.disco(n)
 		}
@@ -121,7 +121,7 @@ func foundOrLost(path Path) Counter {
 func (st *paths) close(p *peer) {
 	st.publish(p, Path{})
 	st.queue.set(p, time.Time{})
-	for _, a := range p.mapped {
+	for _, a := range p.source.mapped {
 		st.unmap(p, a)
 	}
 	for i := range p.sent {
@@ -303,12 +303,12 @@ func (st *paths) mapTo(p *peer, a netip.AddrPort) {
 	if owner, ok := st.book.get(a); ok && owner == p.node.Key {
 		return
 	}
-	if !slices.Contains(p.mapped, a) {
-		if len(p.mapped) >= maxMapped {
-			st.unmap(p, p.mapped[0])
-			p.mapped = slices.Delete(p.mapped, 0, 1)
+	if !slices.Contains(p.source.mapped, a) {
+		if len(p.source.mapped) >= maxMapped {
+			st.unmap(p, p.source.mapped[0])
+			p.source.mapped = slices.Delete(p.source.mapped, 0, 1)
 		}
-		p.mapped = append(p.mapped, a)
+		p.source.mapped = append(p.source.mapped, a)
 	}
 	st.book.set(a, p.node.Key)
 }

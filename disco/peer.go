@@ -84,6 +84,20 @@ type call struct {
 	listed []netip.AddrPort // what the last one listed; shared, never modified
 }
 
+// A source is where a peer was heard.
+type source struct {
+	region   uint16           // over DERP last; 0: nowhere
+	derpPing TxID             // of its last ping over DERP
+	mapped   []netip.AddrPort // addresses attributed to it, oldest first
+}
+
+// queued says when a peer is looked at again.
+type queued struct {
+	dirty bool // by the next settle
+	due   time.Time
+	slot  int // in the queue; -1: not there
+}
+
 // A peer is all that is known of the ways to one peer that is talked to, or that
 // talks to us. Its key never changes.
 type peer struct {
@@ -98,19 +112,14 @@ type peer struct {
 	session session
 	probe   probe
 	call    call
-	plain   plain
 
-	heard    time.Time // last admitted message or event; zero: never
-	region   uint16    // where it was last heard over DERP; 0: nowhere
-	derpPing TxID      // of its last ping over DERP
-	limits   struct{ pongs, calls limit }
-	mapped   []netip.AddrPort // addresses attributed to it, oldest first
+	heard  time.Time // last admitted message or event; zero: never
+	source source
+	limits struct{ pongs, calls limit }
 
 	published Path // zero: by the network map
 	live      *liveStatus
-	dirty     bool // is in paths.dirty
-	due       time.Time
-	slot      int // in the queue; -1: not there
+	queued
 }
 
 // trusted reports state D of PATH-32.
@@ -119,7 +128,7 @@ func (p *peer) trusted(now time.Time) bool { return !p.best.isZero() && now.Befo
 // derp returns the way over DERP: the home region, or where the peer was last
 // heard (PATH-65); zero: none.
 func (p *peer) derp() transport.Endpoint {
-	region := p.region
+	region := p.source.region
 	if home := p.node.HomeDERP; home > 0 && home <= maxRegion {
 		region = uint16(home)
 	}

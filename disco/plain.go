@@ -15,11 +15,6 @@ const (
 	echoStale        = 5 * time.Second // only a latency older than this is measured again
 )
 
-// plain is what only a plain WireGuard peer needs.
-type plain struct {
-	echoed time.Time // when latencies were last asked for; zero: never
-}
-
 // listPlain keeps the endpoints of plain WireGuard peers attributed to them, used
 // or not: nothing else tells whose packets come from there.
 func (st *paths) listPlain(c rosterChange) {
@@ -70,7 +65,7 @@ func fastest(list []candidate) (best *candidate) {
 
 // measurePlain asks for the latency of all candidates, if there is a choice.
 func (st *paths) measurePlain(p *peer, now time.Time) {
-	if len(p.candidates) < 2 || !p.plain.echoed.IsZero() && now.Sub(p.plain.echoed) < echoEvery {
+	if len(p.candidates) < 2 || !p.session.round.IsZero() && now.Sub(p.session.round) < echoEvery {
 		return
 	}
 	oldest := now
@@ -82,7 +77,7 @@ func (st *paths) measurePlain(p *peer, now time.Time) {
 	if now.Sub(oldest) <= echoStale {
 		return
 	}
-	p.plain.echoed = now
+	p.session.round = now
 	for i := range p.candidates {
 		st.do(echo{p.node.Key, p.candidates[i].addr})
 	}

@@ -284,7 +284,7 @@ func (st *paths) onHeardFrom(k key.NodePublic, from transport.Endpoint, now time
 		st.mapTo(p, from.Addr)
 		st.trustHeard(p, now)
 	default:
-		p.region = from.Region
+		p.source.region = from.Region
 		if p.trusted(now) && now.Sub(st.heardOver(p)) >= silentAfter && st.mayProbe(p) && !st.options.SilentDisco {
 			p.trust = now
 			st.ping(p, direct(p.best.addr), heartbeat, 0, now)
