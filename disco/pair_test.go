@@ -47,8 +47,8 @@ func testDirect(t *testing.T, w *wire, possible bool) {
 	}
 	if !ok {
 		time.Sleep(20 * time.Second)
-		if w.a.path != nil || w.b.path != nil {
-			t.Errorf("paths %+v and %+v without any way", w.a.path, w.b.path)
+		if w.a.current() != nil || w.b.current() != nil {
+			t.Errorf("paths %+v and %+v without any way", w.a.current(), w.b.current())
 		}
 		return
 	}
@@ -64,9 +64,9 @@ func TestOnlyOneSends(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 			if seq > 10 && !w.a.direct() {
-				t.Fatalf("after %v the sender's path is %+v", time.Since(w.start), w.a.path)
+				t.Fatalf("after %v the sender's path is %+v", time.Since(w.start), w.a.current())
 			}
-			if seq > 10 && w.b.path == nil {
+			if seq > 10 && w.b.current() == nil {
 				t.Fatalf("after %v the receiver has no path", time.Since(w.start))
 			}
 		}
@@ -143,8 +143,8 @@ func TestMoved(t *testing.T) {
 		w.set(func() { w.a.rebind(); w.a.arrivals, w.b.arrivals = nil, nil })
 		w.a.prober.Rebound()
 		synctest.Wait()
-		if w.a.path != nil {
-			t.Errorf("path %+v on new sockets", w.a.path)
+		if w.a.current() != nil {
+			t.Errorf("path %+v on new sockets", w.a.current())
 		}
 		if took, ok := w.within(time.Second, func() bool { return w.a.direct() && w.b.direct() }); !ok {
 			t.Errorf("not direct again within a second")
@@ -194,12 +194,12 @@ func TestRestart(t *testing.T) {
 		defer w.a.stream(50 * time.Millisecond)()
 		time.Sleep(2 * time.Second)
 		w.set(func() { w.a.crash = errors.New("test") })
-		if _, ok := w.within(4*time.Second, func() bool { return w.a.path == nil }); !ok {
+		if _, ok := w.within(4*time.Second, func() bool { return w.a.current() == nil }); !ok {
 			t.Error("the path of the actor that failed is still in use")
 		}
 		w.set(func() { w.a.crash = nil })
 		if took, ok := w.within(6*time.Second, func() bool { return w.a.direct() && w.b.direct() }); !ok {
-			t.Errorf("not direct again, path %+v", w.a.path)
+			t.Errorf("not direct again, path %+v", w.a.current())
 		} else {
 			t.Logf("direct again after %v", took)
 		}

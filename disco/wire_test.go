@@ -192,8 +192,11 @@ func (n *wireNode) admits(from, to netip.AddrPort) bool {
 }
 
 func (n *wireNode) send(to transport.Endpoint, frame []byte) error {
-	if n.crash != nil {
-		panic(n.crash)
+	n.w.mu.Lock()
+	crash := n.crash
+	n.w.mu.Unlock()
+	if crash != nil {
+		panic(crash)
 	}
 	frame = append([]byte(nil), frame...)
 	n.carry(to, func(from transport.Endpoint) { n.peer.prober.Receive(from, false, frame) })
@@ -256,11 +259,16 @@ func (n *wireNode) arrive(seq int, from transport.Endpoint, arrived func()) {
 	}
 }
 
-// direct reports whether data goes over UDP alone.
-func (n *wireNode) direct() bool {
+func (n *wireNode) current() *Path {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	return n.path != nil && n.path.Also.IsZero()
+	return n.path
+}
+
+// direct reports whether data goes over UDP alone.
+func (n *wireNode) direct() bool {
+	p := n.current()
+	return p != nil && p.Also.IsZero()
 }
 
 // within waits until ok, at most for limit, and returns how long it took.
