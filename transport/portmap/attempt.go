@@ -35,7 +35,7 @@ func (a *attempt) run(ctx context.Context) (*mapping, error) {
 	var errs []error
 	for _, step := range a.plan(time.Now()) {
 		m, err := step(ctx)
-		if err == nil {
+		if m != nil {
 			return m, nil
 		}
 		errs = append(errs, err)
@@ -57,7 +57,7 @@ func (a *attempt) renew(ctx context.Context) (*mapping, error) {
 	return a.viaService(ctx, s, a.renewed.service)
 }
 
-// A step tries one protocol.
+// A step tries one protocol. It returns nothing if there is nothing to try.
 type step func(context.Context) (*mapping, error)
 
 // plan returns what to try, in order (PATH-99): NAT-PMP, or PCP where that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -261,6 +262,10 @@ func TestRefusals(t *testing.T) {
 				for range 24 * 60 {
 					time.Sleep(time.Minute)
 					probeNow(t, c)
+				}
+				a := attempt{network: h.host, route: c.findRoute(), port: 41641}
+				if _, err := a.run(t.Context()); err == nil || !strings.Contains(err.Error(), "PCP: another NAT") && !strings.Contains(err.Error(), "NAT-PMP: gateway refuses") {
+					t.Errorf("the refusal is not told: %v", err)
 				}
 				if n := c.Stats().Attempts.Load(); c.Mapping().Get().IsValid() || n < 10 || n > 400 {
 					t.Errorf("%d attempts in a day, mapping %v", n, c.Mapping().Get())

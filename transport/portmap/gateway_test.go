@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,11 +43,13 @@ func TestOnlyTheGatewayAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				var answers atomic.Pointer[[]reply]
+				answers.Store(&noise)
 				n := newFakeNetwork(func(to netip.AddrPort, b []byte) []reply {
 					if to != server || b[0] != pmpVersion || len(b) != pmpMapQuerySize {
 						return nil
 					}
-					return noise
+					return *answers.Load()
 				})
 				c := New(Config{Network: n})
 				defer serve(t, c)()
@@ -54,8 +58,8 @@ func TestOnlyTheGatewayAnswers(t *testing.T) {
 				if a := c.Mapping().Get(); a.IsValid() {
 					t.Fatalf("mapped to %v", a)
 				}
-				clean := noise
-				noise = append(clean[:len(clean):len(clean)], reply{server, v["pmp-address"], time.Millisecond}, reply{server, v["pmp-map"], time.Millisecond})
+				right := slices.Concat(noise, []reply{{server, v["pmp-address"], time.Millisecond}, {server, v["pmp-map"], time.Millisecond}})
+				answers.Store(&right)
 				if a := await(t, c, time.Hour, valid); a != granted {
 					t.Errorf("mapped to %v, want %v", a, granted)
 				}
