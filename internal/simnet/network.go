@@ -9,6 +9,7 @@ import (
 // inside of a router. Everybody there reaches everybody else without a hop.
 type network struct {
 	net     *Internet
+	changes uint32 // of members and routes
 	members map[netip.Addr]*port
 	routes  map[netip.Prefix]*port // networks behind members, each with one of routeBits
 	uplink  *port                  // takes what no member has; nil in the core
@@ -69,7 +70,7 @@ func (w *network) forward(p *parcel) {
 		n.drop(p, to.node, f)
 		return
 	}
-	p.to = to
+	p.to, p.changes = to, w.changes
 	n.arrive(p, due)
 }
 
@@ -123,7 +124,7 @@ func (t *port) send(p *parcel) {
 // arrive takes p from the link, or from the host itself, unless what was there
 // has moved away.
 func (t *port) arrive(p *parcel) {
-	if p.in != nil && (t.on == nil || p.in != t.on || t.on.lookup(p.dst.Addr()) != t) {
+	if w := p.in; w != nil && w.changes != p.changes && w.lookup(p.dst.Addr()) != t {
 		t.node.net.drop(p, t.node, NoHost)
 		return
 	}
@@ -155,6 +156,7 @@ func (t *port) addAddr(a netip.Prefix) {
 	if other := t.on.members[a.Addr()]; other != nil {
 		panic(fmt.Sprintf("simnet: %s and %s both have address %v", other.node.name, t.node.name, a.Addr()))
 	}
+	t.on.changes++
 	t.on.members[a.Addr()] = t
 	t.addrs = append(t.addrs, a)
 }
@@ -164,6 +166,7 @@ func (t *port) removeAddr(a netip.Addr) bool {
 	for i, p := range t.addrs {
 		if p.Addr() == a {
 			t.addrs = append(t.addrs[:i:i], t.addrs[i+1:]...)
+			t.on.changes++
 			delete(t.on.members, a)
 			return true
 		}

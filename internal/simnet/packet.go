@@ -48,6 +48,7 @@ type parcel struct {
 	reply    bool // of an Echo
 	fragment bool // may be cut where it is too long; otherwise it is lost there
 	hops     uint8
+	changes  uint32 // of the network it is in when it was looked for
 	src, dst netip.AddrPort
 	payload  []byte
 	segment  segment // of TCP

@@ -104,6 +104,7 @@ func (r *Router) furnish() {
 func (r *Router) advertise(p netip.Prefix) {
 	for t := &r.outer; ; {
 		t.on.routes[p] = t
+		t.on.changes++
 		up := t.on.uplink
 		if up == nil {
 			return

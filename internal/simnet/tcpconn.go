@@ -113,7 +113,7 @@ func (c *tcpConn) transmit(flags uint8, seq uint64, data []byte) {
 	_ = c.host.send(p) // what cannot be sent now is sent again
 }
 
-func (c *tcpConn) acknowledge() { c.transmit(flagACK, c.nxt, nil) }
+func (c *tcpConn) acknowledge() { c.transmit(flagACK, c.top, nil) }
 
 // sendSYN sends or repeats the first segment.
 func (c *tcpConn) sendSYN() {
@@ -288,7 +288,7 @@ func (c *tcpConn) duplicate() {
 // resend repeats the oldest segment.
 func (c *tcpConn) resend() {
 	c.timed = 0
-	if size := min(c.out.len(), maxSegment); size > 0 {
+	if size := min(c.out.len(), int(c.top-c.una), maxSegment); size > 0 {
 		c.transmit(flagACK, c.una, c.out.at(0, size))
 	} else if c.finSent {
 		c.transmit(flagFIN|flagACK, c.una, nil)
@@ -341,7 +341,7 @@ func (c *tcpConn) inputData(p *parcel) {
 	}
 	switch {
 	case size == 0 && s.flags&flagFIN == 0:
-		if s.seq < c.next { // a keep-alive probe
+		if s.seq == c.next-1 { // a probe
 			c.acknowledge()
 		}
 		return

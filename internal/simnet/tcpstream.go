@@ -50,10 +50,14 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 	}
 }
 
-// wait lets others go on until something has changed.
+// wait lets others go on until something may have changed.
 func (c *tcpConn) wait() {
 	n := c.host.net
+	arriving := len(n.ready) > 0
 	n.flush()
+	if arriving { // perhaps what is waited for
+		return
+	}
 	c.ready.Wait()
 	n.at = n.now()
 }
