@@ -31,7 +31,7 @@ func (st *paths) callPeer(p *peer, now time.Time) {
 
 // fresh reports whether our endpoints may be told to a peer (PATH-30).
 func (st *paths) fresh(now time.Time) bool {
-	return !st.endpointsAt.IsZero() && !st.endpointsAt.Before(st.freshAfter) && now.Sub(st.endpointsAt) <= endpointsFresh
+	return !st.endpointsAt.IsZero() && !st.endpointsAt.Before(st.freshAfter) && !st.endpointsAt.Before(st.doubtAfter) && now.Sub(st.endpointsAt) <= endpointsFresh
 }
 
 // callUnfresh calls with what is known while fresh endpoints are awaited.

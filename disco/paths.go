@@ -25,6 +25,7 @@ type paths struct {
 	endpoints   []netip.AddrPort // ours; never modified
 	endpointsAt time.Time        // when they were found out; zero: never
 	freshAfter  time.Time        // older ones are wrong: the sockets have changed
+	doubtAfter  time.Time        // older ones are to be found out again: a path has died
 }
 
 // surroundings are what the state machine is given. Counters, addresses and

@@ -251,8 +251,10 @@ func (p *peer) doubtAt(heard time.Time) (at time.Time) {
 }
 
 // distrust ends the trust in the path in use before its time: data goes over
-// DERP as well, and all candidates are tried.
+// DERP as well, and all candidates are tried. It may be we who have moved, to a
+// network that looks the same from here: so our endpoints are found out anew.
 func (st *paths) distrust(p *peer, now time.Time) {
+	st.doubtAfter = now
 	p.trust = now
 	p.probe.first, p.probe.next = time.Time{}, time.Time{}
 	st.round(p, now, byData)
