@@ -65,5 +65,14 @@ func TestBackoffWait(t *testing.T) {
 		if err := Sleep(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
 			t.Errorf("Sleep returned %v after %v", err, time.Since(start))
 		}
+		start = time.Now()
+		for _, d := range []time.Duration{0, -time.Hour} {
+			if err := Sleep(t.Context(), d); err != nil || time.Since(start) != 0 {
+				t.Errorf("Sleep(%v) returned %v after %v", d, err, time.Since(start))
+			}
+			if err := Sleep(ctx, d); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Sleep(%v) of an ended context returned %v", d, err)
+			}
+		}
 	})
 }
