@@ -28,6 +28,8 @@ func (e *Engine) act(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		l.turn()
+		timer.Reset(l.wait())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -39,8 +41,6 @@ func (e *Engine) act(ctx context.Context) error {
 		case <-timer.C:
 			l.tick()
 		}
-		l.turn()
-		timer.Reset(l.wait())
 	}
 }
 

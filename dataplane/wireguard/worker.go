@@ -49,7 +49,7 @@ func newWorker(ctx context.Context, e *Engine) *worker {
 // work is the handshake worker.
 func (e *Engine) work(ctx context.Context) error {
 	w := newWorker(ctx, e)
-	idle := time.NewTimer(0)
+	idle := time.NewTimer(limiterIdle) // there is nothing to release before
 	defer idle.Stop()
 	for {
 		w.empty()
