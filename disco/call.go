@@ -31,7 +31,8 @@ func (st *paths) callPeer(p *peer, now time.Time) {
 
 // fresh reports whether our endpoints may be told to a peer (PATH-30).
 func (st *paths) fresh(now time.Time) bool {
-	return !st.endpointsAt.IsZero() && !st.endpointsAt.Before(st.freshAfter) && !st.endpointsAt.Before(st.doubtAfter) && now.Sub(st.endpointsAt) <= endpointsFresh
+	at := st.endpointsAt
+	return !at.IsZero() && !at.Before(st.freshAfter) && !at.Before(st.doubtAfter) && now.Sub(at) <= endpointsFresh
 }
 
 // callUnfresh calls with what is known while fresh endpoints are awaited.

@@ -212,10 +212,12 @@ func TestPing(t *testing.T) {
 	onWire(t, easyNAT, easyNAT, true, func(t *testing.T, w *wire) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
+		w.set(func() { w.blocked = true })
 		first, err := w.a.prober.Ping(ctx, w.b.key(), 0)
 		if err != nil || !first.Endpoint.IsDERP() || first.Latency != 2*wireDelay {
 			t.Errorf("first ping: %+v, %v", first, err)
 		}
+		w.set(func() { w.blocked = false })
 		time.Sleep(time.Second)
 		second, err := w.a.prober.Ping(ctx, w.b.key(), 1000)
 		if err != nil || second.Endpoint.IsDERP() || second.Latency != 2*wireDelay {

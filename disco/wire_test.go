@@ -228,11 +228,11 @@ func (n *wireNode) carry(to transport.Endpoint, arrive func(from transport.Endpo
 
 // data sends a packet along the path of the moment, as the data plane does.
 func (n *wireNode) data(seq int, arrived func()) {
+	n.w.mu.Lock()
 	if now := time.Now(); now.Sub(n.told) >= 500*time.Millisecond {
 		n.told = now
 		n.prober.Sending(n.peer.key())
 	}
-	n.w.mu.Lock()
 	path := Path{Best: transport.Endpoint{Region: 1, Key: n.peer.key()}}
 	if n.path != nil {
 		path = *n.path
