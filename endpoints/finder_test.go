@@ -429,6 +429,46 @@ func TestHome(t *testing.T) {
 	}
 }
 
+// TestHomeBeforeTheReportEnds: a node without a home takes the region that
+// answers first, or the only one at once; one that has a home keeps it until the
+// report's choice.
+func TestHomeBeforeTheReportEnds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		home, regions int
+		early, late   int
+	}{
+		"no home yet": {0, 2, 2, 1},
+		"a home":      {1, 2, 1, 1},
+		"only region": {0, 1, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := func(b *bench) {
+				b.home.Store(tt.home)
+				dm := twoRegions()
+				if tt.regions == 1 {
+					delete(dm.Regions, 2)
+				}
+				b.dm.Store(dm)
+				b.cfg.Check = func(ctx context.Context, dm *netmap.DERPMap, o netcheck.Options) (*netcheck.Report, error) {
+					o.First(2)
+					o.First(1) // too late to matter
+					return b.check(ctx, dm, o)
+				}
+			}
+			runWith(t, before, func(t *testing.T, b *bench) {
+				time.Sleep(100 * time.Millisecond)
+				if got := b.home.Get(); got != tt.early {
+					t.Errorf("home %d while the report is made, want %d", got, tt.early)
+				}
+				settle()
+				if got := b.home.Get(); got != tt.late {
+					t.Errorf("home %d after it, want %d", got, tt.late)
+				}
+			})
+		})
+	}
+}
+
 // TestRebinds: when not even IPv4 could be sent though there is IPv4 (NC-55),
 // and not more than every 20 s.
 func TestRebinds(t *testing.T) {
