@@ -8,14 +8,16 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // flowSize is the size of a flow's datagrams in bytes.
 const flowSize = 200
 
-// lastWait is how long a flow waits for echoes after its last datagram.
-const lastWait = 500 * time.Millisecond
+// lastWait is how long a flow waits for echoes that are still missing after its
+// last datagram: a busy machine is slow.
+const lastWait = 2 * time.Second
 
 // A Flow is what became of the datagrams that a node sent to another's echo, by
 // number. A time is zero if it never came.
@@ -77,6 +79,10 @@ type flowSender struct {
 	stop   chan struct{}
 	done   sync.WaitGroup
 	report Flow // of the goroutines until done
+
+	// missing is the number of datagrams sent less that of echoes; until the
+	// last one is sent, less the latter only.
+	missing atomic.Int64
 }
 
 // startFlow sends one datagram each interval to a node's echo until finish.
@@ -105,7 +111,6 @@ func (f *flowSender) send(every time.Duration) {
 	binary.BigEndian.PutUint64(b, f.number)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	defer func() { f.conn.SetReadDeadline(time.Now().Add(lastWait)) }()
 	for {
 		binary.BigEndian.PutUint64(b[8:], uint64(len(f.report.Sent)))
 		f.report.Sent = append(f.report.Sent, time.Now())
@@ -113,21 +118,40 @@ func (f *flowSender) send(every time.Duration) {
 		select {
 		case <-tick.C:
 		case <-f.stop:
+			f.conn.SetReadDeadline(time.Now().Add(lastWait))
+			f.missing.Add(int64(len(f.report.Sent)))
+			f.hurry()
 			return
 		}
 	}
 }
 
+// hurry ends receive if nothing is missing any more. It is called after each
+// change of that, by both goroutines.
+func (f *flowSender) hurry() {
+	if f.missing.Load() == 0 {
+		f.conn.SetReadDeadline(time.Now())
+	}
+}
+
 func (f *flowSender) receive() {
 	var all []arrival
+	came := make(map[uint64]bool)
 	b := make([]byte, 2*flowSize)
 	for {
 		n, err := f.conn.Read(b)
 		if err != nil {
 			break
 		}
-		if n == flowSize && binary.BigEndian.Uint64(b) == f.number {
-			all = append(all, arrival{binary.BigEndian.Uint64(b[8:]), time.Now()})
+		if n != flowSize || binary.BigEndian.Uint64(b) != f.number {
+			continue
+		}
+		a := arrival{binary.BigEndian.Uint64(b[8:]), time.Now()}
+		all = append(all, a)
+		if !came[a.number] {
+			came[a.number] = true
+			f.missing.Add(-1)
+			f.hurry()
 		}
 	}
 	f.report.Back = first(all)
