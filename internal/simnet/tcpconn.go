@@ -10,7 +10,7 @@ import (
 )
 
 // States of a connection (RFC 9293 section 3.3.2); those after establishment
-// follow from finSent, finAcked and finReceived.
+// follow from finAcked and finReceived.
 type state uint8
 
 const (
@@ -64,7 +64,6 @@ type tcpConn struct {
 	dups      int
 	recover   uint64 // recovery ends when this is acknowledged; 0: none
 	shut      bool   // nothing will be written any more: FIN after the data
-	finSent   bool
 	finAcked  bool
 	rto       time.Duration
 	srtt, dev time.Duration
@@ -133,7 +132,7 @@ func (c *tcpConn) setTimer() {
 
 // output sends what the windows allow.
 func (c *tcpConn) output() {
-	if c.state != established || c.finSent && c.nxt == c.end()+1 {
+	if c.state != established || c.finAcked {
 		return
 	}
 	for {
@@ -148,7 +147,6 @@ func (c *tcpConn) output() {
 		c.advance(uint64(size))
 	}
 	if c.shut && c.nxt == c.end() {
-		c.finSent = true
 		c.transmit(flagFIN|flagACK, c.nxt, nil)
 		c.advance(1)
 	}
@@ -259,9 +257,7 @@ func (c *tcpConn) inputACK(s *segment, payload int) {
 	c.out.skip(data)
 	c.una = s.ack
 	c.nxt = max(c.nxt, c.una)
-	if c.finSent && data < int(acked) {
-		c.finAcked = true
-	}
+	c.finAcked = data < int(acked)
 	c.dups, c.retries = 0, 0
 	c.measure(s.ack)
 	c.grow(int(acked))
@@ -290,7 +286,7 @@ func (c *tcpConn) resend() {
 	c.timed = 0
 	if size := min(c.out.len(), int(c.top-c.una), maxSegment); size > 0 {
 		c.transmit(flagACK, c.una, c.out.at(0, size))
-	} else if c.finSent {
+	} else if c.top > c.end() {
 		c.transmit(flagFIN|flagACK, c.una, nil)
 	}
 }
@@ -445,7 +441,6 @@ func (c *tcpConn) onTimer() {
 	c.ssthresh = max(int(c.nxt-c.una)/2, 2*mss)
 	c.cwnd, c.recover, c.dups, c.timed = mss, 0, 0, 0
 	c.nxt = c.una
-	c.finSent = false
 	c.output()
 }
 
