@@ -45,6 +45,11 @@ type Config struct {
 	// others on the network can join, too.
 	Listen string
 
+	// HostName is the DNS name under which nodes find the control server and the
+	// relays; default: the IP address that they have reached. Behind a NAT64 only a
+	// name is reached.
+	HostName string
+
 	TLS       bool // control server speaks https, with the certificate in Roots
 	Relays    int  // DERP regions; 0 means one, negative none
 	Headscale bool // behave as Headscale where it differs (control.md section 16)

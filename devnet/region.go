@@ -28,6 +28,7 @@ type region struct {
 	service
 	id      int
 	addr    netip.Addr // to listen at
+	name    string     // DNS name; empty: none
 	network host.Network
 	log     *slog.Logger
 	private key.NodePrivate
@@ -41,11 +42,14 @@ func newRegion(id int, addr netip.Addr, c Config) (*region, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.HostName != "" {
+		hosts = append(hosts, c.HostName)
+	}
 	cert, err := relay.SelfSigned(hosts...)
 	if err != nil {
 		return nil, err
 	}
-	r := &region{id: id, addr: addr, network: c.Network, log: c.Logger, private: key.NewNode(), cert: cert}
+	r := &region{id: id, addr: addr, name: c.HostName, network: c.Network, log: c.Logger, private: key.NewNode(), cert: cert}
 	r.service.open = r.open
 	return r, nil
 }
@@ -152,9 +156,13 @@ func (c localOnly) ReadBatch(ms []host.Message) (int, error) {
 // at an address. Nodes trust exactly its certificate (derp.md section 12).
 func (r *region) node(at netip.Addr) *netmap.DERPNode {
 	n := &netmap.DERPNode{
-		Name: fmt.Sprintf("%da", r.id), RegionID: r.id, HostName: at.String(), CertName: derp.PinCertName(r.cert.Certificate[0]),
-		IPv4: at.String(), IPv6: "none", DERPPort: int(r.derpPort), STUNPort: int(r.stunPort), STUNTestIP: at.String(),
+		Name: fmt.Sprintf("%da", r.id), RegionID: r.id, HostName: r.name, CertName: derp.PinCertName(r.cert.Certificate[0]),
+		DERPPort: int(r.derpPort), STUNPort: int(r.stunPort),
 	}
+	if r.name != "" {
+		return n
+	}
+	n.HostName, n.STUNTestIP, n.IPv4, n.IPv6 = at.String(), at.String(), at.String(), "none"
 	if at.Is6() {
 		n.IPv4, n.IPv6 = n.IPv6, n.IPv4
 	}

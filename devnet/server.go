@@ -50,6 +50,9 @@ func newControlServer(n *Net, private key.MachinePrivate) (*controlServer, error
 	if err != nil {
 		return nil, err
 	}
+	if n.cfg.HostName != "" {
+		hosts = append(hosts, n.cfg.HostName)
+	}
 	cert, err := relay.SelfSigned(append(hosts, "localhost")...)
 	if err != nil {
 		return nil, err
@@ -63,6 +66,9 @@ func (s *controlServer) url(at netip.Addr) string {
 	scheme := "http"
 	if s.tls != nil {
 		scheme = "https"
+	}
+	if name := s.net.cfg.HostName; name != "" {
+		return fmt.Sprintf("%s://%s", scheme, net.JoinHostPort(name, strconv.Itoa(int(s.addr.Port()))))
 	}
 	return fmt.Sprintf("%s://%v", scheme, netip.AddrPortFrom(at, s.addr.Port()))
 }

@@ -34,7 +34,8 @@ func newGround(t testing.TB, c devnet.Config) *ground {
 	t.Helper()
 	g := &ground{t: t, net: simnet.New(1)}
 	g.server = g.net.AddHost("server", simnet.HostConfig{Link: simnet.Conditions{Delay: 10 * time.Millisecond}})
-	c.Network, c.Listen = g.server, netip.AddrPortFrom(g.server.Addr4(), 0).String()
+	c.Network, c.HostName, c.Listen = g.server, "devnet.test", netip.AddrPortFrom(netip.IPv6Unspecified(), 0).String()
+	g.net.SetName(c.HostName, g.server.Addrs()...)
 	tailnet, err := devnet.Start(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
