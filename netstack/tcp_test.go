@@ -256,8 +256,17 @@ func TestDeadlines(t *testing.T) {
 	if err := <-got; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline moved while waiting: %v", err)
 	}
-	client.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-	if n, err := client.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
+	var n int
+	go func() {
+		var err error
+		n, err = client.Write(make([]byte, 64<<20))
+		got <- err
+	}()
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil { // the write is under way
+		t.Fatal(err)
+	}
+	client.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+	if err := <-got; !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 {
 		t.Errorf("write that nobody reads: %d, %v", n, err)
 	}
 }
