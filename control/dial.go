@@ -22,7 +22,7 @@ import (
 // Times of a connection attempt (control.md sections 3.2 and 14.1).
 const (
 	tlsAfter     = 500 * time.Millisecond // head start of the plaintext leg
-	tlsOnlyAfter = 2 * time.Minute        // a dial so soon after another skips plaintext
+	tlsOnlyAfter = 2 * time.Minute        // a dial so soon after another skips plaintext, or tries it last
 
 	dialTimeout    = 10 * time.Second // TCP to the end of the handshake, without a dial plan
 	dialTimeoutMin = 5 * time.Second
@@ -133,6 +133,9 @@ func (d *dialer) legs(server key.MachinePublic, at netip.Addr, tlsOnly bool) []l
 	switch {
 	case secure == nil:
 		return []leg{{dial: to(plain)}}
+	case tlsOnly && d.url.Scheme == "http":
+		// Plaintext was asked for, and there may be no TLS: it comes second.
+		return []leg{{dial: to(secure)}, {after: tlsAfter, dial: to(plain)}}
 	case plain == nil || tlsOnly:
 		return []leg{{dial: to(secure)}}
 	}

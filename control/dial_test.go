@@ -159,6 +159,23 @@ func TestRaceOfLegs(t *testing.T) { // CTL-07, CTL-11
 	}
 }
 
+// A server with plaintext alone is reached again, however often the connection
+// is lost.
+func TestRedialWithoutTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t)
+		s.listen("198.51.100.7:80", nil)
+		d := newTestDialer(t, s, "http://198.51.100.7", nil)
+		for i := range 4 {
+			if _, err := dialOnce(t, d, s.key.Public()); err != nil {
+				t.Errorf("dial %d: %v", i, err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		s.drop()
+	})
+}
+
 func TestSecondDialIsTLSOnly(t *testing.T) { // CTL-07
 	synctest.Test(t, func(t *testing.T) {
 		cert, _ := certificate(t, "h")

@@ -394,6 +394,11 @@ func TestNetworkChanged(t *testing.T) {
 	a.NetworkChanged()
 	a.send(1, a.key, "x")
 	a.expect(1, a.key, "x")
+	for deadline := time.Now().Add(patience); st.server.Stats().Pings == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the relay was not pinged")
+		}
+	}
 	if n := st.server.Stats().Pings; n != 1 {
 		t.Errorf("%d pings, want 1", n)
 	}

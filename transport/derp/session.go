@@ -30,7 +30,7 @@ type session struct {
 	*Client
 	conn  *Conn
 	rx    transport.Receiver
-	pongs chan [PingSize]byte // answers to our pings, from reader to writer
+	pongs chan [PingSize]byte // answers to our pings, from reader to guard
 
 	// of the reader
 	learn  learner
@@ -55,6 +55,7 @@ func (s *session) run(ctx context.Context) error {
 			s.conn.Close()
 		}()
 		g.Go(s.write)
+		g.Go(s.guard)
 		return s.read()
 	})
 }
@@ -187,13 +188,6 @@ func (s *session) onHealth(problem string) {
 func (s *session) write(ctx context.Context) error {
 	s.buf = make([]byte, 0, flushBytes)
 	for {
-		select {
-		case <-s.check:
-			if err := s.checkConn(ctx); err != nil {
-				return err
-			}
-		default:
-		}
 		var n int
 		s.buf, n = s.queue.take(s.preferred(s.buf[:0]))
 		if len(s.buf) == 0 {
@@ -250,6 +244,22 @@ func (s *session) flush(ctx context.Context, n int) error {
 	return nil
 }
 
+// guard checks the connection whenever it is asked to. It is a goroutine of its
+// own, since after a change of the host's network the writer may be stuck in a
+// write that will never end.
+func (s *session) guard(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.check:
+			if err := s.checkConn(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // checkConn pings the relay and fails when it does not answer in time, or when
 // the connection's local address has left this host.
 func (s *session) checkConn(ctx context.Context) error {
@@ -258,10 +268,7 @@ func (s *session) checkConn(ctx context.Context) error {
 	}
 	var data [PingSize]byte
 	rand.Read(data[:])
-	s.buf = AppendPing(s.buf[:0], FramePing, data)
-	if err := s.flush(ctx, 0); err != nil {
-		return err
-	}
+	s.queue.pushControl(AppendPing(nil, FramePing, data))
 	timer := time.NewTimer(pongWait)
 	defer timer.Stop()
 	for {
