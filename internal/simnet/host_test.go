@@ -55,7 +55,7 @@ func TestMove(t *testing.T) {
 		// the connection stalls, and goes on if the address comes back
 		fmt.Fprint(s.client, "still there?")
 		time.Sleep(time.Minute)
-		if s.server.in.len() != 0 {
+		if s.waiting() != len("still there?") {
 			t.Error("a connection has changed its address")
 		}
 		a.Move(home, netip.MustParseAddr("192.168.1.2"))
@@ -267,8 +267,11 @@ func TestEcho(t *testing.T) {
 				t.Errorf("%v: %v, want the context's error", to, err)
 			}
 		}
-		if len(b.echoes) != 0 {
-			t.Errorf("%d echoes are left", len(b.echoes))
+		b.net.acquire()
+		left := len(b.echoes)
+		b.net.release()
+		if left != 0 {
+			t.Errorf("%d echoes are left", left)
 		}
 		deaf := n.AddHost("deaf", HostConfig{NoEcho: true})
 		if _, err := deaf.Echo(t.Context(), b.Addr4(), nil); !errors.Is(err, errors.ErrUnsupported) {

@@ -169,7 +169,7 @@ func TestMTU(t *testing.T) {
 		fits := DefaultMTU - header4 - headerUDP
 		a.send(b.addr(), long(fits+1)) // in fragments
 		b.expect(long(fits + 1))
-		if err := a.conn.SetDontFragment(true); err != nil {
+		if err := a.conn.DontFragment(true); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.trySend(b.addr(), long(fits+1)); !errors.Is(err, syscall.EMSGSIZE) {

@@ -53,6 +53,27 @@ func (s stream) close() {
 	s.listener.Close()
 }
 
+// waiting returns how many bytes from client to server have not been read.
+func (s stream) waiting() int {
+	n := s.client.host.net
+	n.acquire()
+	defer n.release()
+	return s.server.in.len() + s.client.out.len()
+}
+
+// expectNoConns fails unless the hosts have no connection and no listener.
+func expectNoConns(t *testing.T, hosts ...*Host) {
+	t.Helper()
+	for _, h := range hosts {
+		h.net.acquire()
+		conns, listeners := len(h.tcp), len(h.listeners)
+		h.net.release()
+		if conns+listeners != 0 {
+			t.Errorf("%s has %d connections and %d listeners left", h.name, conns, listeners)
+		}
+	}
+}
+
 // transfer sends size random bytes and fails unless they arrive.
 func transfer(t *testing.T, from, to net.Conn, size int) {
 	t.Helper()
@@ -104,9 +125,7 @@ func TestStream(t *testing.T) {
 				}
 				s.close()
 				time.Sleep(10 * time.Minute) // until nothing is to be said again
-				if len(a.tcp)+len(b.tcp) != 0 {
-					t.Errorf("%d and %d connections are left", len(a.tcp), len(b.tcp))
-				}
+				expectNoConns(t, a, b)
 			})
 		})
 	}
@@ -151,7 +170,7 @@ func TestBackpressure(t *testing.T) {
 			t.Fatal("the writer did not wait")
 		default:
 		}
-		if got := s.server.in.len() + s.client.out.len(); got != 2*streamBuffer {
+		if got := s.waiting(); got != 2*streamBuffer {
 			t.Errorf("%d bytes wait, want %d", got, 2*streamBuffer)
 		}
 		if _, err := io.CopyN(io.Discard, s.server, 4*streamBuffer); err != nil {
@@ -197,9 +216,7 @@ func TestDialTimeout(t *testing.T) {
 		if _, err := a.Dial(t.Context(), "tcp", "198.18.99.99:80"); !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start).Round(time.Second) != 127*time.Second {
 			t.Errorf("%v after %v, want ETIMEDOUT after 127s", err, time.Since(start))
 		}
-		if len(a.tcp) != 0 {
-			t.Errorf("%d connections are left", len(a.tcp))
-		}
+		expectNoConns(t, a)
 	})
 }
 
@@ -299,9 +316,7 @@ func TestClose(t *testing.T) {
 			t.Errorf("write to what is closed: %v", err)
 		}
 		s.close()
-		if len(a.tcp)+len(b.tcp)+len(b.listeners) != 0 {
-			t.Errorf("%d and %d connections, %d listeners are left", len(a.tcp), len(b.tcp), len(b.listeners))
-		}
+		expectNoConns(t, a, b)
 
 		s = connect(t, a, b, at(b, 80).String())
 		fmt.Fprint(s.client, "unread")

@@ -53,6 +53,7 @@ var (
 	_ host.UDPConn         = (*udpConn)(nil)
 	_ host.Offloader       = (*udpConn)(nil)
 	_ host.OverflowCounter = (*udpConn)(nil)
+	_ host.Fragmenter      = (*udpConn)(nil)
 )
 
 var errFamily = errors.New("not an address of the socket's family")
@@ -242,10 +243,9 @@ func (c *udpConn) SetOffload(_, coalescing bool) error {
 	return nil
 }
 
-// SetDontFragment says whether datagrams that are too long for a link are lost
-// there, and fail with EMSGSIZE if it is the host's own, instead of passing in
-// fragments.
-func (c *udpConn) SetDontFragment(on bool) error {
+// DontFragment implements host.Fragmenter. It is off in the beginning: what is
+// too long for a link passes in fragments.
+func (c *udpConn) DontFragment(on bool) error {
 	c.host.net.acquire()
 	defer c.host.net.release()
 	c.unfragment = on
