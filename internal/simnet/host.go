@@ -241,7 +241,7 @@ func loopback(six bool) netip.Addr {
 }
 
 func (h *Host) owns(a netip.Addr) bool {
-	return a.IsLoopback() || h.port.on != nil && h.port.on.members[a] == &h.port
+	return h.port.has(a) || a.IsLoopback()
 }
 
 // source returns the address that packets to another one come from; the error

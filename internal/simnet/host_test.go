@@ -225,6 +225,23 @@ func TestBursts(t *testing.T) {
 	})
 }
 
+// TestNoOffload: such a host says so once, and never joins datagrams.
+func TestNoOffload(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *Internet) {
+		for _, off := range []bool{false, true} {
+			s := listen4(t, n.AddHost("host", HostConfig{NoOffload: off}))
+			var refused []string
+			s.conn.OnFallback(func(r string) { refused = append(refused, r) })
+			if err := s.conn.SetOffload(true, true); err != nil {
+				t.Fatal(err)
+			}
+			if s.conn.joining == off || (len(refused) == 1) != off {
+				t.Errorf("NoOffload %v: joining %v, refused %q", off, s.conn.joining, refused)
+			}
+		}
+	})
+}
+
 // TestRoom: the bytes before each datagram of a burst are sent with it.
 func TestRoom(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *Internet) {

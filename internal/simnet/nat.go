@@ -116,7 +116,10 @@ func (t *natTable) forget() {
 // mapping if there is none. 0 says that the table is full.
 func (t *natTable) out(proto Protocol, addr, remote netip.AddrPort) uint16 {
 	now := t.net.at
-	m := t.leased(proto, addr, remote)
+	var m *mapping
+	if len(t.leases) > 0 {
+		m = t.leased(proto, addr, remote)
+	}
 	if m == nil {
 		key := inner{proto, addr, t.mapping().of(remote)}
 		m = t.byInner[key]

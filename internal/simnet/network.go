@@ -174,6 +174,16 @@ func (t *port) removeAddr(a netip.Addr) bool {
 	return false
 }
 
+// has reports whether a is an address of t.
+func (t *port) has(a netip.Addr) bool {
+	for i := range t.addrs {
+		if t.addrs[i].Addr() == a {
+			return true
+		}
+	}
+	return false
+}
+
 // first returns the first address of a family, which may be not valid.
 func (t *port) first(six bool) netip.Addr {
 	for _, p := range t.addrs {

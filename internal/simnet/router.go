@@ -193,7 +193,7 @@ func (r *Router) Mappings() int {
 func (r *Router) outbound(p *parcel) {
 	to := p.dst.Addr()
 	switch {
-	case r.owns(&r.inner, to):
+	case r.inner.has(to):
 		r.local(p, &r.inner)
 		return
 	case !r.cfg.Firewall.out(p):
@@ -204,7 +204,7 @@ func (r *Router) outbound(p *parcel) {
 		r.outer.send(p)
 		return
 	}
-	hairpin := r.owns(&r.outer, embedded(to))
+	hairpin := r.outer.has(embedded(to))
 	if hairpin && !r.nat.Hairpin {
 		r.net.drop(p, &r.node, NoHairpin)
 		return
@@ -241,7 +241,7 @@ func (r *Router) translateOut(p *parcel) bool {
 
 // inbound takes a packet from outside.
 func (r *Router) inbound(p *parcel) {
-	if r.owns(&r.outer, p.dst.Addr()) {
+	if r.outer.has(p.dst.Addr()) {
 		r.translateIn(p)
 		return
 	}
@@ -300,8 +300,6 @@ func (r *Router) local(p *parcel, at *port) {
 		r.net.drop(p, &r.node, NoSocket)
 	}
 }
-
-func (r *Router) owns(t *port, a netip.Addr) bool { return t.on != nil && t.on.members[a] == t }
 
 // prefix64 is where NAT64 has the IPv4 internet: the well-known prefix of RFC
 // 6052 section 2.1.

@@ -54,6 +54,8 @@ var (
 	_ host.Offloader       = (*udpConn)(nil)
 	_ host.OverflowCounter = (*udpConn)(nil)
 	_ host.Fragmenter      = (*udpConn)(nil)
+
+	_ host.FallbackReporter = (*udpConn)(nil)
 )
 
 var errFamily = errors.New("not an address of the socket's family")
@@ -241,6 +243,14 @@ func (c *udpConn) SetOffload(_, coalescing bool) error {
 	defer c.host.net.release()
 	c.joining = coalescing && !c.host.cfg.NoOffload
 	return nil
+}
+
+// OnFallback implements host.FallbackReporter: a host with NoOffload is like one
+// whose kernel refuses.
+func (c *udpConn) OnFallback(report func(refused string)) {
+	if c.host.cfg.NoOffload {
+		report("segmenting and coalescing of datagrams")
+	}
 }
 
 // DontFragment implements host.Fragmenter. It is off in the beginning: what is
