@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
 )
 
 // A report tells the server where this node can be reached and what it offers,
@@ -82,7 +83,7 @@ func (r *report) fingerprint(l login) string {
 	if l.key.IsZero() {
 		return ""
 	}
-	req := r.mapRequest(l.key.Public())
+	req := r.mapRequest(key.NodePublic{}) // each key has a generation of its own
 	slices.SortFunc(req.Endpoints, netip.AddrPort.Compare)
 	req.EndpointTypes = nil
 	req.Hostinfo.NetInfo.DERPLatency = nil

@@ -178,7 +178,11 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 	k.onBound()
 	away := time.NewTicker(homeAway)
 	defer away.Stop()
+	var was connections
 	for {
+		now, connectionsChanged := k.connections()
+		k.onConnections(was, now)
+		was = now
 		set, setChanged := p.paths.finder.Endpoints().Load()
 		report, reportChanged := p.paths.finder.Report().Load()
 		nm, netmapChanged := k.control.Netmap.Load()
@@ -190,6 +194,8 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 		case <-setChanged:
 		case <-reportChanged:
 		case <-netmapChanged:
+		case <-connectionsChanged[0]:
+		case <-connectionsChanged[1]:
 		case <-away.C:
 			if st := p.relays.Status().Get(); st.Home != 0 && !st.HomeConnected {
 				p.paths.finder.Request("home relay is away")
@@ -200,6 +206,27 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 				k.onBound()
 			}
 		}
+	}
+}
+
+// connections says what the node is connected to.
+type connections struct{ control, home bool }
+
+func (k *pathKeeper) connections() (c connections, changed [2]<-chan struct{}) {
+	status, statusChanged := k.control.Status.Load()
+	relays, relaysChanged := k.plane.relays.Status().Load()
+	return connections{status.Connected, relays.HomeConnected}, [2]<-chan struct{}{statusChanged, relaysChanged}
+}
+
+// onConnections looks for endpoints when a connection is lost, which may be for
+// a change of the network (PATH-29), and when the control server can learn of a
+// new home again (NC-44).
+func (k *pathKeeper) onConnections(was, now connections) {
+	switch {
+	case was.home && !now.home:
+		k.plane.paths.finder.Request("home relay was lost")
+	case !was.control && now.control:
+		k.plane.paths.finder.Request("control server is connected")
 	}
 }
 

@@ -89,11 +89,11 @@ func (p *profile) identify(ctx context.Context, nm *netmap.Netmap) {
 	defer p.mu.Unlock()
 	user := nm.Users[nm.Self.User]
 	tailnet := state.Tailnet{MagicDNSName: nm.MagicDNSSuffix(), DomainName: nm.Domain, DisplayName: nm.Domain}
-	if p.p.Node.Public() != nm.Self.Key {
-		return // of a login that is over, or not stored yet
-	}
 	if p.p.NodeID == nm.Self.StableID && p.p.Tailnet == tailnet && sameUser(p.p.User, user) && p.p.ID != "" {
 		return
+	}
+	if p.p.Node.Public() != nm.Self.Key {
+		return // of a login that is over, or not stored yet
 	}
 	p.p.NodeID, p.p.Tailnet = nm.Self.StableID, tailnet
 	if user.ID != 0 {
