@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"sync"
 	"testing"
@@ -133,4 +134,40 @@ func BenchmarkCrowd(b *testing.B) {
 	c.talk(b.N/hosts+1, 0)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "datagrams/s")
 	c.close()
+}
+
+// BenchmarkStream sends over TCP in real time.
+func BenchmarkStream(b *testing.B) {
+	for _, delay := range []time.Duration{0, time.Millisecond} {
+		b.Run(fmt.Sprint("delay=", delay), func(b *testing.B) {
+			n := New(1)
+			defer n.Close()
+			x, y := n.AddHost("x", HostConfig{Link: Conditions{Delay: delay}}), n.AddHost("y", HostConfig{})
+			l, err := y.Listen(b.Context(), "tcp", ":80")
+			if err != nil {
+				b.Fatal(err)
+			}
+			c, err := x.Dial(b.Context(), "tcp", at(y, 80).String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := l.Accept()
+			if err != nil {
+				b.Fatal(err)
+			}
+			var reader sync.WaitGroup
+			reader.Go(func() { io.Copy(io.Discard, s) })
+			data := make([]byte, 64<<10)
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Write(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+			c.Close()
+			reader.Wait()
+			s.Close()
+		})
+	}
 }

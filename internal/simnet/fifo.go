@@ -26,8 +26,11 @@ func (f *fifo) skip(n int) {
 	if f.head += n; f.head == len(f.buf) {
 		f.buf, f.head = f.buf[:0], 0
 	}
-	const keep = 64 << 10 // bytes of an empty buffer that are worth keeping
-	if len(f.buf) == 0 && cap(f.buf) > keep {
+}
+
+// trim gives back the memory of an empty queue.
+func (f *fifo) trim() {
+	if f.len() == 0 {
 		f.buf = nil
 	}
 }

@@ -22,8 +22,9 @@ type Internet struct {
 	grid   int64       // events are due at multiples of it; 0: at any time
 
 	rand *rand.Rand
-	free []*parcel
 	tap  func(Packet)
+
+	small, large []*parcel // to be used again
 
 	core      network
 	node      node // for counters of the core itself

@@ -63,8 +63,13 @@ type parcel struct {
 // packet, however many they would be on a wire.
 func (p *parcel) size() int { return headers(p.proto, p.dst.Addr().Is6()) + len(p.payload) }
 
-// maxFree bounds the packets kept for use again.
-const maxFree = 4096
+// Parcels are used again, those for full segments of TCP and those for less
+// apart from each other. So many of each are kept at most.
+const (
+	smallParcel = DefaultMTU
+	maxSmall    = 4096
+	maxLarge    = 128
+)
 
 // maxHops is how many networks a packet crosses before it is dropped: it runs
 // in a circle.
@@ -72,35 +77,31 @@ const maxHops = 32
 
 // make returns a packet with room for a payload of size bytes.
 func (n *Internet) make(proto Protocol, src, dst netip.AddrPort, size int) *parcel {
+	free, room := &n.small, smallParcel
+	if size > smallParcel {
+		free, room = &n.large, max(size, maxSegment)
+	}
 	var p *parcel
-	if k := len(n.free) - 1; k >= 0 {
-		p = n.free[k]
-		n.free = n.free[:k]
+	if k := len(*free) - 1; k >= 0 {
+		p, *free = (*free)[k], (*free)[:k]
 	} else {
 		p = new(parcel)
 	}
 	buf := p.payload
 	if cap(buf) < size {
-		buf = make([]byte, size, roundUp(size))
+		buf = make([]byte, room)
 	}
 	*p = parcel{proto: proto, src: src, dst: dst, payload: buf[:size]}
 	return p
 }
 
-// roundUp keeps packets of different lengths interchangeable.
-func roundUp(size int) int {
-	for _, c := range [...]int{128, 1500, 16 << 10} {
-		if size <= c {
-			return c
-		}
-	}
-	return size
-}
-
 // recycle takes back a packet that has arrived or is lost.
 func (n *Internet) recycle(p *parcel) {
-	if len(n.free) < maxFree {
-		n.free = append(n.free, p)
+	switch {
+	case cap(p.payload) <= smallParcel && len(n.small) < maxSmall:
+		n.small = append(n.small, p)
+	case cap(p.payload) > smallParcel && len(n.large) < maxLarge:
+		n.large = append(n.large, p)
 	}
 }
 

@@ -260,6 +260,8 @@ func (c *tcpConn) onAlive() {
 		n.schedule(&c.alive, n.later(keepAlive-quiet))
 		return
 	}
+	c.in.trim()
+	c.out.trim()
 	if c.nxt == c.una { // otherwise retransmission finds out
 		if c.probes++; c.probes > keepAliveProbes {
 			c.fail(syscall.ETIMEDOUT)
