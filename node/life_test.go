@@ -111,7 +111,9 @@ func (l *tailnetLife) settle(nodes int) {
 }
 
 // within returns a random time.
-func (l *tailnetLife) within(d time.Duration) time.Duration { return time.Duration(l.random.Int64N(int64(d))) }
+func (l *tailnetLife) within(d time.Duration) time.Duration {
+	return time.Duration(l.random.Int64N(int64(d)))
+}
 
 // step begins and ends conversations, and moves a node now and then.
 func (l *tailnetLife) step() {
