@@ -56,6 +56,7 @@ type Config struct {
 
 	KeyLifetime      time.Duration // of node keys without tags; 0: they never expire
 	EphemeralTimeout time.Duration // default DefaultEphemeralTimeout
+	Gather           time.Duration // each node hears of changes at most this often: thousands cost less; 0: at once
 	NeedApproval     bool          // new nodes wait for ApproveNode; never with Headscale
 
 	Network host.Network // where sockets come from; nil: the machine itself

@@ -183,6 +183,7 @@ func (s *stream) serve(ctx context.Context, out *frames, forever bool) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+			err = actor.Sleep(ctx, s.net.cfg.Gather)
 		case body := <-s.forged:
 			err = out.write(func(w *control.FrameWriter) error { return w.WriteRaw(body) })
 		case <-ticker.C:

@@ -33,7 +33,7 @@ const (
 // takes some minutes.
 func TestTailnetLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGround(t, devnet.Config{Relays: 3})
+		g := newGround(t, devnet.Config{Relays: 3, Gather: time.Second})
 		defer g.close()
 		g.net.SetGrid(time.Millisecond)
 		l := &tailnetLife{ground: g, random: rand.New(rand.NewPCG(1, 2)), end: time.Now().Add(*lifeFor)}
