@@ -231,6 +231,7 @@ func (f *flowLog) quiet() (longest time.Duration) {
 type testFlow struct {
 	*flowLog
 	at   *tube
+	port uint16
 	stop func()
 }
 
@@ -259,7 +260,7 @@ func (m *member) send(to *member, port uint16, every time.Duration) *testFlow {
 		}
 	})
 	var once sync.Once
-	return &testFlow{log, to.tube, func() { once.Do(func() { close(done) }); sending.Wait() }}
+	return &testFlow{log, to.tube, port, func() { once.Do(func() { close(done) }); sending.Wait() }}
 }
 
 // numbered returns a UDP packet that carries a number.

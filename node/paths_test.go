@@ -39,10 +39,13 @@ func (f *testFlow) report(t *testing.T, what string) {
 	t.Logf("%s: sent %d, lost %d, twice %d, quiet %v", what, f.sent, f.lost(), f.duplicates, f.quiet())
 }
 
-// end stops the flow and waits for what is under way.
+// end stops the flow, waits for what is under way, and closes the log.
 func (f *testFlow) end() {
 	f.stop()
 	time.Sleep(2 * time.Second)
+	f.at.mu.Lock()
+	defer f.at.mu.Unlock()
+	delete(f.at.flows, f.port)
 }
 
 // The tests below are the acceptance scenarios of doc/protocol/paths.md section
@@ -155,7 +158,7 @@ func TestScenario5UDPBlocked(t *testing.T) {
 		}
 		ar.SetLink(wide)
 		took := until(t, 15*time.Second, func() bool { return a.direct(b) && b.direct(a) })
-		flow.stop()
+		flow.end()
 		back.end()
 		flow.report(t, "there")
 		back.report(t, "back")
@@ -209,7 +212,7 @@ func scenario6(t *testing.T, router simnet.RouterConfig) {
 			t.Error("not direct 10 s after the move")
 		}
 		best, _ := b.path(a)
-		flow.stop()
+		flow.end()
 		back.end()
 		flow.report(t, "there")
 		back.report(t, "back")
@@ -249,7 +252,7 @@ func TestScenario7PeerRestarts(t *testing.T) {
 			t.Fatalf("address %v and %v; want the same node with another disco key", b.addr, again.addr)
 		}
 		flow := a.send(again, 8, 10*time.Millisecond)
-		took := until(t, 10*time.Second, func() bool { return len(flow.arrived) > 0 })
+		took := until(t, 10*time.Second, func() bool { return flow.received() > 0 })
 		direct := until(t, 20*time.Second, func() bool { return a.direct(again) })
 		flow.end()
 		flow.report(t, "flow")
@@ -315,7 +318,7 @@ func TestScenario11CloseUnderLoad(t *testing.T) {
 		if took := time.Since(began); took > 6*time.Second {
 			t.Errorf("Close took %v", took)
 		}
-		there.stop()
+		there.end()
 		back.end()
 	})
 }
