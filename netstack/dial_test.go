@@ -38,7 +38,12 @@ func TestDialAgainIntoTimeWait(t *testing.T) {
 	id := stack.TransportEndpointID{LocalAddress: toGvisor(b4), LocalPort: dst.Port(), RemoteAddress: toGvisor(a4), RemotePort: src.Port()}
 	for i := range 5 {
 		began := time.Now()
-		c, err := a.dialTCP(within(t), src, dst)
+		var c net.Conn
+		var err error
+		eventually(t, func() bool { // the client's end frees its port with the last acknowledgement
+			c, err = a.dialTCP(within(t), src, dst)
+			return !errors.Is(err, syscall.EADDRINUSE)
+		})
 		if err != nil {
 			t.Fatalf("dial %d: %v", i, err)
 		}
