@@ -149,6 +149,7 @@ func TestSetPolicy(t *testing.T) {
 	if m.PacketFilter == nil || len(m.PacketFilter) != 0 || len(m.PeersRemoved) != 1 {
 		t.Errorf("nothing allowed: %+v", m)
 	}
+	sb.until("a gone", func() bool { return sb.peer("a") == nil })
 	if err := n.SetPolicy([]byte(`{"acls": [{"action": "accept", "src": ["alice@"], "dst": ["bob@:22"]}]}`)); err != nil {
 		t.Fatal(err)
 	}
