@@ -24,7 +24,7 @@ const (
 	lifeMoves = 5  // one in so many nodes moves
 	lifeEvery = 500 * time.Millisecond
 	lifeTalk  = 20 * time.Second // of one conversation
-	lifePause = 40 * time.Minute // at most, between two
+	lifePause = time.Hour        // at most, between two
 )
 
 // TestTailnetLife lets a tailnet live on a simulated internet: each node talks
@@ -35,7 +35,7 @@ func TestTailnetLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGround(t, devnet.Config{Relays: 3, Gather: time.Second})
 		defer g.close()
-		g.net.SetGrid(time.Millisecond)
+		g.net.SetGrid(5 * time.Millisecond)
 		l := &tailnetLife{ground: g, random: rand.New(rand.NewPCG(1, 2)), end: time.Now().Add(*lifeFor)}
 		before := heap()
 		l.settle(*lifeNodes)

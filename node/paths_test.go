@@ -1,8 +1,10 @@
 package node
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	goruntime "runtime"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/seed94491740/tsnode/disco"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/simnet"
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/state"
 )
@@ -259,6 +262,82 @@ func TestScenario7PeerRestarts(t *testing.T) {
 		t.Logf("first packet after %v, direct after %v more", took, direct)
 		if took > 6*time.Second {
 			t.Error("want traffic after one handshake")
+		}
+	})
+}
+
+func TestScenario8ManyPeers(t *testing.T) {
+	onGround(t, func(t *testing.T, g *ground) {
+		a, _ := g.behind(easy)
+		b, _ := g.behind(easy)
+		time.Sleep(settled)
+		goroutines := goruntime.NumGoroutine()
+		if err := g.tailnet.SetSyntheticPeers(20000); err != nil {
+			t.Fatal(err)
+		}
+		until(t, time.Minute, func() bool { return len(a.netmap().Peers) > 20000 && len(b.netmap().Peers) > 20000 })
+		time.Sleep(settled)
+		flow := a.send(b, 7, 10*time.Millisecond) // to b, a is one cold peer of many
+		took := until(t, 5*time.Second, func() bool { return a.direct(b) && flow.received() > 0 })
+		flow.end()
+		flow.report(t, "flow")
+		t.Logf("direct after %v; goroutines %d, then %d", took, goroutines, goruntime.NumGoroutine())
+		if flow.lost() > 0 || took > time.Second || goruntime.NumGoroutine() > goroutines+10 {
+			t.Error("want a direct path as fast as ever, and no goroutine for peers that nobody talks to")
+		}
+	})
+}
+
+func TestScenario9Forgeries(t *testing.T) {
+	onGround(t, func(t *testing.T, g *ground) {
+		a := g.join(g.net.AddHost("a", simnet.HostConfig{Link: wide}))
+		b := g.join(g.net.AddHost("b", simnet.HostConfig{Link: wide}))
+		mallory := g.net.AddHost("mallory", simnet.HostConfig{})
+		time.Sleep(settled)
+		flow := a.send(b, 7, 10*time.Millisecond)
+		until(t, 5*time.Second, func() bool { return a.direct(b) && b.direct(a) })
+		flow.end()
+		socket, err := mallory.ListenUDP(t.Context(), "udp4", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		bound, _ := b.run.plane.Load().socket.Bound()
+		send := func(frame []byte) {
+			if err := socket.WriteBursts(addrPort(b.host.Addr4(), bound.V4.Port()), []packet.Burst{{Buf: frame, Size: len(frame), Count: 1}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stranger, ab := key.NewDisco(), a.run.disco.Shared(b.run.disco.Public())
+		toA := stranger.Shared(a.run.disco.Public())
+		sb := stranger.Shared(b.run.disco.Public())
+		own, nodeKey := a.run.disco.Public(), a.run.control.NodeKey.Get().Public()
+		there := addrPort(mallory.Addr4(), 9)
+		ping := &disco.Ping{TxID: disco.NewTxID(), NodeKey: nodeKey}
+		state := func() string {
+			best, also := b.path(a)
+			st, _ := b.run.plane.Load().paths.prober.Status(nodeKey)
+			return fmt.Sprint(best, also, st.Best, st.Candidates)
+		}
+		before, count := state(), b.run.plane.Load().paths.prober.Stats()
+		for range 10 {
+			send(disco.Seal(own, &ab, &disco.CallMeMaybe{Endpoints: []netip.AddrPort{there}}))  // not over DERP
+			send(disco.Seal(own, &ab, &disco.Pong{TxID: disco.NewTxID(), Src: there}))          // answers nothing
+			send(disco.Seal(stranger.Public(), &sb, ping))                                      // of no peer
+			send(disco.Seal(own, &toA, ping))                                                   // sealed to another key
+			send(disco.Seal(own, &ab, ping)[:70])                                               // cut off
+			send(disco.Seal(own, &ab, &disco.CallMeMaybeVia{RelayEndpoint: disco.RelayEndpoint{ // of peer relays
+				ServerDisco: own, Clients: [2]key.DiscoPublic{own, own}, VNI: 1, Addrs: []netip.AddrPort{there},
+			}}))
+			time.Sleep(time.Second)
+		}
+		now := b.run.plane.Load().paths.prober.Stats()
+		dropped := uint64(0)
+		for c := disco.DroppedFull; int(c) < len(now); c++ {
+			dropped += now[c] - count[c]
+		}
+		if after := state(); after != before || dropped != 60 || mallory.Counters()[simnet.Delivered] != 0 {
+			t.Errorf("state %s, then %s; %d frames dropped, want 60; %d answers", before, after, dropped, mallory.Counters()[simnet.Delivered])
 		}
 	})
 }
