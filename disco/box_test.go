@@ -114,9 +114,12 @@ func FuzzOpen(f *testing.F) {
 	shared := b.Shared(a.Public())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		from, ok := Sender(frame)
+		if !ok {
+			return
+		}
 		m, err := Open(&shared, frame)
-		if err == nil && (!ok || from.IsZero() || m == nil) {
-			t.Fatalf("opened %x from %v, %v", frame, from, ok)
+		if from.IsZero() || err == nil && m == nil {
+			t.Fatalf("opened %x from %v: %v", frame, from, m)
 		}
 	})
 }
