@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,10 +22,12 @@ import (
 )
 
 const (
-	demoTimeout = 15 * time.Second // for all checks together
-	demoPings   = 20               // round trips measured; the median is shown
-	demoBulk    = 32 << 20         // bytes moved to measure throughput
-	demoPage    = "Hello from a tailnet in one process.\n"
+	demoTimeout  = 15 * time.Second // for all checks together
+	demoPings    = 20               // round trips measured; the median is shown
+	demoBulk     = 32 << 20         // bytes moved to measure throughput, at most
+	demoBulkTime = 2 * time.Second  // that moving them may take
+	demoBlock    = 256 << 10        // bytes of one write
+	demoPage     = "Hello from a tailnet in one process.\n"
 )
 
 func newDemo() *cobra.Command {
@@ -181,13 +184,16 @@ func (d *demo) check(ctx context.Context, addr net.Addr) error {
 	if err := fetchPage(ctx, addr); err != nil {
 		return fmt.Errorf("page through the forwarded port: %w", err)
 	}
-	rtt, rate, err := d.measure(ctx)
+	rtt, size, rate, err := d.measure(ctx)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("measure: %w", err)
 	}
 	fmt.Fprintf(d.out, "path              %s\n", d.path())
 	fmt.Fprintf(d.out, "round trip        %v (median of %d)\n", rtt.Round(time.Microsecond), demoPings)
-	fmt.Fprintf(d.out, "throughput        %.0f Mbit/s (%d MiB echoed)\n", rate, demoBulk>>20)
+	fmt.Fprintf(d.out, "throughput        %.0f Mbit/s (%.0f MiB echoed)\n", rate, float64(size)/(1<<20))
 	fmt.Fprintln(d.out, "check             ok: the page came back through the forwarded port")
 	return nil
 }
@@ -223,21 +229,21 @@ func (d *demo) path() string {
 	return "unknown"
 }
 
-// measure returns the median round trip of a byte and the throughput of an echo
-// in Mbit/s.
-func (d *demo) measure(ctx context.Context) (rtt time.Duration, mbit float64, err error) {
+// measure returns the median round trip of a byte, the bytes moved through an
+// echo, and the throughput in Mbit/s.
+func (d *demo) measure(ctx context.Context) (rtt time.Duration, size int, mbit float64, err error) {
 	c, err := d.client.Dial(ctx, "tcp", "server:7")
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	if rtt, err = medianRTT(c); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
-	mbit, err = bulk(c)
-	return rtt, mbit, err
+	size, mbit, err = bulk(c)
+	return rtt, size, mbit, err
 }
 
 func medianRTT(c net.Conn) (time.Duration, error) {
@@ -257,37 +263,51 @@ func medianRTT(c net.Conn) (time.Duration, error) {
 	return times[len(times)/2], nil
 }
 
-// bulk sends demoBulk random bytes, checks that the same come back, and returns
-// the rate of one direction.
-func bulk(c net.Conn) (mbit float64, err error) {
-	block := make([]byte, 1<<20)
+// bulk sends random bytes, demoBulk of them or for as long as demoBulkTime,
+// checks that the same come back, and returns how many, and the rate of one
+// direction.
+func bulk(c net.Conn) (size int, mbit float64, err error) {
+	block := make([]byte, demoBlock)
 	rand.Read(block)
 	sent := make(chan error, 1)
 	began := time.Now()
-	go func() {
-		for range demoBulk / len(block) {
-			if _, err := c.Write(block); err != nil {
-				sent <- err
-				return
-			}
+	go func() { sent <- sendBulk(c, block, began) }()
+	size, err = readBulk(c, block)
+	if err != nil {
+		c.Close() // unblocks the sender
+	}
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	return size, float64(size) * 8 / 1e6 / time.Since(began).Seconds(), err
+}
+
+// sendBulk sends blocks, and then the end of the stream.
+func sendBulk(c net.Conn, block []byte, began time.Time) error {
+	for n := 0; n < demoBulk && time.Since(began) < demoBulkTime; n += len(block) {
+		if _, err := c.Write(block); err != nil {
+			return err
 		}
-		sent <- nil
-	}()
+	}
+	half, ok := c.(interface{ CloseWrite() error })
+	if !ok {
+		return fmt.Errorf("a %T cannot be closed for writing alone", c)
+	}
+	return half.CloseWrite()
+}
+
+// readBulk compares blocks until the end of the stream.
+func readBulk(c net.Conn, block []byte) (size int, err error) {
 	got := make([]byte, len(block))
-	for range demoBulk / len(block) {
-		if _, err := io.ReadFull(c, got); err != nil {
-			c.Close()
-			<-sent
-			return 0, err
+	for {
+		switch _, err := io.ReadFull(c, got); {
+		case errors.Is(err, io.EOF):
+			return size, nil
+		case err != nil:
+			return size, err
+		case !bytes.Equal(got, block):
+			return size, errors.New("the echo differs from what was sent")
 		}
-		if !bytes.Equal(got, block) {
-			c.Close()
-			<-sent
-			return 0, fmt.Errorf("the echo differs from what was sent")
-		}
+		size += len(block)
 	}
-	if err := <-sent; err != nil {
-		return 0, err
-	}
-	return float64(demoBulk) * 8 / 1e6 / time.Since(began).Seconds(), nil
 }

@@ -115,7 +115,12 @@ func (c *fakeConn) WriteBursts(to netip.AddrPort, bursts []packet.Burst) error {
 		c.n.sent = append(c.n.sent, reply{from: to, b: d})
 		c.n.mu.Unlock()
 		for _, r := range c.n.answer(to, d) {
-			time.AfterFunc(r.after, func() { c.in <- r })
+			deliver := func() { c.in <- r }
+			if r.after == 0 { // no timer is due when it is made: https://go.dev/issue/78156
+				go deliver()
+				continue
+			}
+			time.AfterFunc(r.after, deliver)
 		}
 	}
 	return nil
