@@ -29,8 +29,8 @@ const (
 
 // TestTailnetLife lets a tailnet live on a simulated internet: each node talks
 // to ten others every now and then, and a fifth of them move to another network
-// at random times. No pair may be stuck in the end. With -life.nodes=1000 it
-// takes some minutes.
+// at random times. No pair may be stuck in the end. -life.nodes and -life.for
+// make it larger or longer.
 func TestTailnetLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGround(t, devnet.Config{Relays: 3, Gather: time.Second})
