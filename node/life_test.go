@@ -33,7 +33,7 @@ const (
 // make it larger or longer.
 func TestTailnetLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGround(t, devnet.Config{Relays: 3, Gather: time.Second})
+		g := newGround(t, devnet.Config{Relays: 3, Gather: 10 * time.Second})
 		defer g.close()
 		g.net.SetGrid(5 * time.Millisecond)
 		l := &tailnetLife{ground: g, random: rand.New(rand.NewPCG(1, 2)), end: time.Now().Add(*lifeFor)}
