@@ -170,7 +170,7 @@ func TestRedialWithoutTLS(t *testing.T) {
 			if _, err := dialOnce(t, d, s.key.Public()); err != nil {
 				t.Errorf("dial %d: %v", i, err)
 			}
-			time.Sleep(10 * time.Second)
+			time.Sleep(10 * time.Second) // fake time
 		}
 		s.drop()
 	})
@@ -187,9 +187,9 @@ func TestSecondDialIsTLSOnly(t *testing.T) { // CTL-07
 			if _, err := dialOnce(t, d, s.key.Public()); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(90 * time.Second)
+			time.Sleep(90 * time.Second) // fake time
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		if _, err := dialOnce(t, d, s.key.Public()); err != nil {
 			t.Fatal(err)
 		}

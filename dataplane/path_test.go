@@ -101,7 +101,7 @@ func TestSending(t *testing.T) {
 		began = time.Now()
 		for range 12 {
 			a.cable.put(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // fake time
 		}
 		if want := []time.Duration{0, 500 * time.Millisecond, time.Second}; !slices.Equal(calls, want) {
 			t.Errorf("called at %v, want %v", calls, want)
@@ -142,7 +142,7 @@ func TestLastHeard(t *testing.T) {
 		a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}})
 		sent := time.Now()
 		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // fake time
 		at, from := b.d.LastHeard(a.key)
 		if sent.Sub(at).Abs() > 100*time.Millisecond || from.Addr != a.udp {
 			t.Errorf("heard at %v from %+v, want %v from %v", at, from, sent, a.udp)

@@ -18,7 +18,7 @@ func (n *wireNode) stream(interval time.Duration) (stop func()) {
 		defer close(done)
 		for seq := 0; ctx.Err() == nil; seq++ {
 			n.data(seq, func() { n.peer.data(seq, nil) })
-			time.Sleep(interval)
+			time.Sleep(interval) // fake time
 		}
 	}()
 	return func() { cancel(); <-done }
@@ -46,7 +46,7 @@ func testDirect(t *testing.T, w *wire, possible bool) {
 		t.Fatalf("direct on both sides within a second: %v, want %v", ok, possible)
 	}
 	if !ok {
-		time.Sleep(20 * time.Second)
+		time.Sleep(20 * time.Second) // fake time
 		if w.a.current() != nil || w.b.current() != nil {
 			t.Errorf("paths %+v and %+v without any way", w.a.current(), w.b.current())
 		}
@@ -61,7 +61,7 @@ func TestOnlyOneSends(t *testing.T) {
 	onWire(t, easyNAT, easyNAT, true, func(t *testing.T, w *wire) {
 		for seq := range 300 {
 			w.a.data(seq, nil)
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // fake time
 			synctest.Wait()
 			if seq > 10 && !w.a.direct() {
 				t.Fatalf("after %v the sender's path is %+v", time.Since(w.start), w.a.current())
@@ -79,7 +79,7 @@ func TestOnlyOneSends(t *testing.T) {
 func TestBlocked(t *testing.T) {
 	onWire(t, easyNAT, easyNAT, false, func(t *testing.T, w *wire) {
 		stop := w.a.stream(20 * time.Millisecond)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		synctest.Wait()
 		if !w.a.direct() || !w.b.direct() {
 			t.Fatal("no direct path to block")
@@ -99,7 +99,7 @@ func TestBlocked(t *testing.T) {
 		if !ok1 || !ok2 {
 			t.Fatalf("over DERP within 3.5 s: %v, answers within 6.5 s: %v", ok1, ok2)
 		}
-		time.Sleep(8 * time.Second)
+		time.Sleep(8 * time.Second) // fake time
 		w.set(func() { w.blocked = false })
 		back, ok := w.within(7*time.Second, func() bool { return w.a.direct() && w.b.direct() })
 		t.Logf("direct again after %v", back)
@@ -115,14 +115,14 @@ func TestBlocked(t *testing.T) {
 func TestBlockedTCP(t *testing.T) {
 	onWire(t, easyNAT, easyNAT, false, func(t *testing.T, w *wire) {
 		stop := w.a.stream(20 * time.Millisecond)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		stop()
 		w.set(func() { w.blocked = true })
 		blockedAt := time.Now()
 		answered := make(chan time.Time, 100)
 		for wait := 200 * time.Millisecond; wait < 10*time.Second; wait *= 2 {
 			w.a.data(0, func() { w.b.data(0, func() { answered <- time.Now() }) })
-			time.Sleep(wait)
+			time.Sleep(wait) // fake time
 			if len(answered) > 0 {
 				break
 			}
@@ -139,7 +139,7 @@ func TestBlockedTCP(t *testing.T) {
 func TestMoved(t *testing.T) {
 	onWire(t, easyNAT, easyNAT, false, func(t *testing.T, w *wire) {
 		defer w.a.stream(50 * time.Millisecond)()
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		w.set(func() { w.a.rebind(); w.a.arrivals, w.b.arrivals = nil, nil })
 		w.a.prober.Rebound()
 		synctest.Wait()
@@ -151,7 +151,7 @@ func TestMoved(t *testing.T) {
 		} else {
 			t.Logf("direct again after %v", took)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		w.set(func() {
 			if sent := 20; len(w.b.arrivals) < sent-1 || len(w.a.arrivals) < sent-2 {
 				t.Errorf("%d packets and %d answers arrived in the second of the move, want about %d", len(w.b.arrivals), len(w.a.arrivals), sent)
@@ -171,7 +171,7 @@ func TestLossy(t *testing.T) {
 		total, alone := 0, 0
 		for seq := 0; time.Since(w.start) < time.Hour; seq++ {
 			w.a.data(seq, func() { w.b.data(seq, nil) })
-			time.Sleep(250 * time.Millisecond)
+			time.Sleep(250 * time.Millisecond) // fake time
 			if total++; w.a.direct() {
 				alone++
 			}
@@ -192,7 +192,7 @@ func TestLossy(t *testing.T) {
 func TestRestart(t *testing.T) {
 	onWire(t, easyNAT, noNAT, false, func(t *testing.T, w *wire) {
 		defer w.a.stream(50 * time.Millisecond)()
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // fake time
 		w.set(func() { w.a.crash = errors.New("test") })
 		if _, ok := w.within(4*time.Second, func() bool { return w.a.current() == nil }); !ok {
 			t.Error("the path of the actor that failed is still in use")
@@ -218,7 +218,7 @@ func TestPing(t *testing.T) {
 			t.Errorf("first ping: %+v, %v", first, err)
 		}
 		w.set(func() { w.blocked = false })
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		second, err := w.a.prober.Ping(ctx, w.b.key(), 1000)
 		if err != nil || second.Endpoint.IsDERP() || second.Latency != 2*wireDelay {
 			t.Errorf("second ping: %+v, %v", second, err)

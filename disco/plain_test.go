@@ -42,7 +42,7 @@ func TestPlainPeer(t *testing.T) {
 		go func() { done <- p.Serve(ctx) }()
 		for range 4 {
 			p.Sending(plain.Key)
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 		synctest.Wait()
 		if path == nil || path.Best != direct(fast) || !path.Also.IsZero() {

@@ -279,7 +279,7 @@ func (w *wire) within(limit time.Duration, ok func() bool) (time.Duration, bool)
 		if ok() {
 			return time.Since(start), true
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // fake time
 	}
 	return limit, false
 }

@@ -129,7 +129,7 @@ func (s *paths) hooks(r *runtime) dataplane.Hooks {
 	}
 }
 
-// supervisor returns the part of the tree that finds paths.
+// services returns the actors that find paths.
 func (s *paths) services(r *runtime, p *plane) []suture.Service {
 	return []suture.Service{s.prober, s.finder, s.mapper, &pathKeeper{r, p}}
 }

@@ -20,6 +20,8 @@ import (
 const streamStall = 6500 * time.Millisecond
 
 // TestStreamChangesPaths sends a TCP stream through whole nodes in real time,
+// since netstack's goroutines are never idle in the eyes of a bubble: it sleeps
+// for as long as each condition of the network is to last,
 // while UDP is blocked, is free again, and a node moves: every byte comes back
 // as it was sent, in one WireGuard session.
 func TestStreamChangesPaths(t *testing.T) {

@@ -242,7 +242,7 @@ func (d *demo) measure(ctx context.Context) (rtt time.Duration, size int, mbit f
 	if rtt, err = medianRTT(c); err != nil {
 		return 0, 0, 0, err
 	}
-	size, mbit, err = bulk(c)
+	size, mbit, err = bulk(ctx, c)
 	return rtt, size, mbit, err
 }
 
@@ -266,19 +266,19 @@ func medianRTT(c net.Conn) (time.Duration, error) {
 // bulk sends random bytes, demoBulk of them or for as long as demoBulkTime,
 // checks that the same come back, and returns how many, and the rate of one
 // direction.
-func bulk(c net.Conn) (size int, mbit float64, err error) {
+func bulk(ctx context.Context, c net.Conn) (size int, mbit float64, err error) {
 	block := make([]byte, demoBlock)
 	rand.Read(block)
-	sent := make(chan error, 1)
 	began := time.Now()
-	go func() { sent <- sendBulk(c, block, began) }()
-	size, err = readBulk(c, block)
-	if err != nil {
-		c.Close() // unblocks the sender
-	}
-	if sendErr := <-sent; err == nil {
-		err = sendErr
-	}
+	err = actor.Run(ctx, func(ctx context.Context, g *actor.Group) (err error) {
+		stop := context.AfterFunc(ctx, func() { c.Close() }) // one of them has failed: unblocks the other
+		defer stop()
+		g.Go(func(context.Context) error { return sendBulk(c, block, began) })
+		if size, err = readBulk(c, block); err != nil {
+			c.Close()
+		}
+		return err
+	})
 	return size, float64(size) * 8 / 1e6 / time.Since(began).Seconds(), err
 }
 
