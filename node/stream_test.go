@@ -19,11 +19,11 @@ import (
 // died (paths.md section 15, scenario 5).
 const streamStall = 6500 * time.Millisecond
 
-// TestStreamChangesPaths sends a TCP stream through whole nodes in real time,
-// since netstack's goroutines are never idle in the eyes of a bubble: it sleeps
-// for as long as each condition of the network is to last,
-// while UDP is blocked, is free again, and a node moves: every byte comes back
-// as it was sent, in one WireGuard session.
+// TestStreamChangesPaths sends a TCP stream through whole nodes while UDP is
+// blocked, is free again, and a node moves: every byte comes back as it was sent,
+// in one WireGuard session. It takes real time, and sleeps for as long as each
+// condition is to last: netstack's goroutines are never idle in the eyes of a
+// bubble.
 func TestStreamChangesPaths(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, devnet.Config{})
