@@ -28,6 +28,7 @@ func forms(k []byte) []string {
 // within what holds it.
 func TestRedacted(t *testing.T) {
 	m, n, d, c, l := NewMachine(), NewNode(), NewDisco(), NewChallenge(), NewLock()
+	mesh := NewMesh()
 	s := d.Shared(NewDisco().Public())
 	tests := []struct {
 		name string
@@ -41,6 +42,7 @@ func TestRedacted(t *testing.T) {
 		{"challenge", c.k[:], challengeRedacted, within(c)},
 		{"lock", l.k[:], lockRedacted, within(l)},
 		{"shared", s.k[:], sharedRedacted, within(s)},
+		{"mesh", mesh.k[:], meshRedacted, within(mesh)},
 	}
 	for _, tt := range tests {
 		for _, v := range tt.vs {

@@ -31,11 +31,11 @@ func parseText(dst []byte, prefix string, text []byte) error {
 		return fmt.Errorf("key: want prefix %q", prefix)
 	}
 	if len(digits) != 2*len(dst) {
-		return fmt.Errorf("key: %s want %d hex digits, got %d", prefix, 2*len(dst), len(digits))
+		return fmt.Errorf("key: want %q and %d hex digits, got %d", prefix, 2*len(dst), len(digits))
 	}
 	tmp := make([]byte, len(dst))
 	if _, err := hex.Decode(tmp, []byte(digits)); err != nil {
-		return fmt.Errorf("key: %s not hex", prefix)
+		return fmt.Errorf("key: want %q and hex digits, got other characters", prefix)
 	}
 	copy(dst, tmp)
 	return nil
