@@ -1,7 +1,6 @@
 package derp
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +18,16 @@ const (
 
 // A ClientInfo is what a client tells a relay about itself (DERP-19).
 type ClientInfo struct {
-	MeshKey     string `json:"meshKey,omitempty"` // 64 hex digits
+	MeshKey     key.Mesh // grants mesh rights if it is the relay's; absent for ordinary clients
+	Version     int      // of the protocol
+	CanAckPings bool     // pings will be answered
+	IsProber    bool     // the client monitors the relay
+	AppName     string   // opaque, for statistics
+}
+
+// clientInfoJSON is a ClientInfo on the wire.
+type clientInfoJSON struct {
+	MeshKey     string `json:"meshKey,omitempty"`
 	Version     int    `json:"version,omitempty"`
 	CanAckPings bool
 	IsProber    bool   `json:",omitempty"`
@@ -38,7 +46,11 @@ func AppendClientInfo(b []byte, client key.NodePrivate, server key.NodePublic, i
 	if server.IsZero() {
 		return nil, errors.New("derp: relay's key is zero")
 	}
-	msg, err := json.Marshal(info)
+	wire := clientInfoJSON{Version: info.Version, CanAckPings: info.CanAckPings, IsProber: info.IsProber, AppName: info.AppName}
+	if !info.MeshKey.IsZero() {
+		wire.MeshKey = info.MeshKey.SecretText()
+	}
+	msg, err := json.Marshal(wire)
 	if err != nil {
 		return nil, fmt.Errorf("derp: encode ClientInfo: %w", err)
 	}
@@ -62,13 +74,23 @@ func ParseClientInfo(server key.NodePrivate, b []byte) (key.NodePublic, ClientIn
 	if !ok {
 		return client, info, fmt.Errorf("derp: ClientInfo of %v was not sealed to this relay's key", client.Short())
 	}
-	if err := json.Unmarshal(msg, &info); err != nil {
+	info, err := parseClientInfoJSON(msg)
+	if err != nil {
 		return client, info, fmt.Errorf("derp: ClientInfo of %v: %w", client.Short(), err)
 	}
-	if raw, err := hex.DecodeString(info.MeshKey); err != nil || len(raw) != 0 && len(raw) != 32 { // DERP-20
-		return client, info, fmt.Errorf("derp: ClientInfo of %v: mesh key is not of 64 hex digits", client.Short())
-	}
 	return client, info, nil
+}
+
+func parseClientInfoJSON(msg []byte) (info ClientInfo, err error) {
+	var wire clientInfoJSON
+	if err := json.Unmarshal(msg, &wire); err != nil {
+		return info, err
+	}
+	info = ClientInfo{Version: wire.Version, CanAckPings: wire.CanAckPings, IsProber: wire.IsProber, AppName: wire.AppName}
+	if wire.MeshKey != "" { // a key that cannot be one is refused, another relay's is not (DERP-20)
+		info.MeshKey, err = key.ParseMesh(wire.MeshKey)
+	}
+	return info, err
 }
 
 // AppendServerInfo appends the answer of a server to a login.

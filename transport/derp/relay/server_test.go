@@ -125,6 +125,12 @@ func TestBadLogin(t *testing.T) {
 			return b
 		}
 	}
+	sealed := func(msg string) func(key.NodePublic) []byte {
+		return func(server key.NodePublic) []byte {
+			public := k.Public().Raw()
+			return derp.AppendFrame(nil, derp.FrameClientInfo, append(public[:], k.SealTo(server, []byte(msg))...))
+		}
+	}
 	frame := func(t derp.FrameType, b []byte) func(key.NodePublic) []byte {
 		return func(key.NodePublic) []byte { return derp.AppendFrame(nil, t, b) }
 	}
@@ -138,8 +144,8 @@ func TestBadLogin(t *testing.T) {
 		"zero key":    {frame(derp.FrameClientInfo, make([]byte, 80)), "zero key"},
 		"not sealed":  {frame(derp.FrameClientInfo, bytes.Repeat([]byte{7}, 100)), "not sealed to this relay"},
 		"other relay": {func(key.NodePublic) []byte { return info(derp.ClientInfo{})(key.NewNode().Public()) }, "not sealed to this relay"},
-		"mesh key":    {info(derp.ClientInfo{MeshKey: "abc"}), "mesh key is not of 64 hex digits"},
-		"mesh key 64": {info(derp.ClientInfo{MeshKey: strings.Repeat("x", 64)}), "mesh key is not of 64 hex digits"},
+		"mesh key":    {sealed(`{"meshKey":"abc"}`), "a mesh key is 64 hex digits"},
+		"mesh key 64": {sealed(`{"meshKey":"` + strings.Repeat("x", 64) + `"}`), "a mesh key is 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New(key.NewNode(), Options{})
