@@ -2,12 +2,9 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
-	"syscall"
 )
 
 // udpBuffer is the size asked for a UDP socket's send and receive buffers, in
@@ -19,27 +16,6 @@ var familyNames = map[string]string{"udp4": "IPv4", "udp6": "IPv6"}
 
 // OS is the network of the machine itself.
 type OS struct{}
-
-// ListenUDP binds a wildcard UDP socket with large buffers and, on Linux, with
-// batched and segmented I/O where the kernel offers it.
-func (OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error) {
-	if familyNames[family] == "" {
-		return nil, fmt.Errorf("host: listen UDP: family %q is neither udp4 nor udp6", family)
-	}
-	lc := net.ListenConfig{Control: controlUDP}
-	pc, err := lc.ListenPacket(ctx, family, ":"+strconv.Itoa(int(port)))
-	if errors.Is(err, syscall.EAFNOSUPPORT) {
-		return nil, fmt.Errorf("host: this host has no %s: %w", familyNames[family], err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	c := pc.(*net.UDPConn)
-	// Failure only costs throughput (PATH-55).
-	c.SetReadBuffer(udpBuffer)
-	c.SetWriteBuffer(udpBuffer)
-	return newUDPConn(c, family == "udp6")
-}
 
 // Dial connects with the operating system's own timeouts; ctx bounds it.
 func (OS) Dial(ctx context.Context, network, address string) (net.Conn, error) {

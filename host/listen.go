@@ -1,0 +1,70 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// TCPOptions are what a server of many long connections asks of its listening
+// socket; accepted connections inherit them (DERP-157).
+type TCPOptions struct {
+	KeepAlive   time.Duration // until the kernel probes an idle connection; 0 = 15 s, negative = never
+	UserTimeout time.Duration // how long sent data may stay unacknowledged (RFC 5482); 0 = system default; Linux only
+}
+
+// ListenTCP listens on the host with options. Multipath TCP stays off: it knows
+// no user timeout.
+func (OS) ListenTCP(ctx context.Context, address string, o TCPOptions) (net.Listener, error) {
+	lc := net.ListenConfig{
+		KeepAlive: o.KeepAlive,
+		Control: func(_, _ string, c syscall.RawConn) error {
+			if o.UserTimeout <= 0 {
+				return nil
+			}
+			return setUserTimeout(c, o.UserTimeout)
+		},
+	}
+	lc.SetMultipathTCP(false)
+	return lc.Listen(ctx, "tcp", address)
+}
+
+// ListenUDPAt is ListenUDP for a server that answers at one of the host's
+// addresses.
+func (OS) ListenUDPAt(ctx context.Context, at netip.AddrPort) (UDPConn, error) {
+	family := "udp4"
+	if at.Addr().Is6() {
+		family = "udp6"
+	}
+	return listenUDP(ctx, family, at.String())
+}
+
+// ListenUDP binds a wildcard UDP socket with large buffers and, on Linux, with
+// batched and segmented I/O where the kernel offers it.
+func (OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error) {
+	if familyNames[family] == "" {
+		return nil, fmt.Errorf("host: listen UDP: family %q is neither udp4 nor udp6", family)
+	}
+	return listenUDP(ctx, family, ":"+strconv.Itoa(int(port)))
+}
+
+func listenUDP(ctx context.Context, family, address string) (UDPConn, error) {
+	lc := net.ListenConfig{Control: controlUDP}
+	pc, err := lc.ListenPacket(ctx, family, address)
+	if errors.Is(err, syscall.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("host: this host has no %s: %w", familyNames[family], err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := pc.(*net.UDPConn)
+	// Failure only costs throughput (PATH-55).
+	c.SetReadBuffer(udpBuffer)
+	c.SetWriteBuffer(udpBuffer)
+	return newUDPConn(c, family == "udp6")
+}
