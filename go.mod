@@ -3,6 +3,7 @@ module github.com/seed94491740/tsnode
 go 1.26.3
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/gaissmai/bart v0.30.0
 	github.com/google/go-cmp v0.7.0
 	github.com/klauspost/compress v1.20.3

@@ -46,7 +46,8 @@ var mayImport = map[string][]string{
 	"endpoints":         slices.Concat(leaves, data, []string{"netcheck", "transport/portmap"}),
 	"internal/simnet":   leaves,
 
-	"transport/derp/relay": slices.Concat(leaves, data, []string{"transport/derp"}),
+	"transport/derp/websocket": {},
+	"transport/derp/relay":     slices.Concat(leaves, data, []string{"transport/derp", "transport/derp/websocket"}),
 
 	"netstack":            leaves,
 	"dataplane/wireguard": leaves,
@@ -76,6 +77,7 @@ var onlyIn = map[string][]string{
 	"github.com/gaissmai/bart":               {"dataplane", "packetfilter"},
 	"github.com/tailscale/hujson":            {"devnet/internal/policy"},
 	"github.com/klauspost/compress":          {"control", "devnet"},
+	"github.com/coder/websocket":             {"transport/derp/websocket"},
 	"github.com/spf13/cobra":                 {"cmd/"},
 	"rsc.io/qr":                              {"cmd/"},
 	"tailscale.com":                          {},
