@@ -28,6 +28,10 @@ type Config struct {
 	// Network makes all connections.
 	Network host.Network
 
+	// Resolve finds the server's addresses when the host's resolver cannot; nil
+	// leaves it at that (control.md section 3.4).
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
 	// Proxy chooses the proxy of a connection, as http.Transport.Proxy does; nil
 	// means none.
 	Proxy func(*http.Request) (*url.URL, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -36,6 +37,7 @@ const (
 type dialer struct {
 	url     *url.URL
 	network host.Network
+	resolve func(context.Context, string) ([]netip.Addr, error)
 	proxy   func(*http.Request) (*url.URL, error)
 	roots   *x509.CertPool
 	machine key.MachinePrivate
@@ -46,7 +48,10 @@ type dialer struct {
 }
 
 func newDialer(cfg *Config, u *url.URL) *dialer {
-	return &dialer{url: u, network: cfg.Network, proxy: cfg.Proxy, roots: cfg.Roots, machine: cfg.Machine, log: cfg.Logger}
+	return &dialer{
+		url: u, network: cfg.Network, resolve: cfg.Resolve, proxy: cfg.Proxy, roots: cfg.Roots,
+		machine: cfg.Machine, log: cfg.Logger,
+	}
 }
 
 // dial connects to the server whose Noise key is known: by the dial plan if
@@ -194,12 +199,35 @@ func (d *dialer) transport(cfg *tls.Config, at netip.Addr, http2 bool) *http.Tra
 		MaxResponseHeaderBytes: 16 << 10,
 		Protocols:              new(http.Protocols),
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return d.network.Dial(ctx, network, redirect(address, at))
+			return d.connect(ctx, network, redirect(address, at))
 		},
 	}
 	t.Protocols.SetHTTP1(true)
 	t.Protocols.SetHTTP2(http2)
 	return t
+}
+
+// connect opens a TCP connection. What the host's resolver does not know of the
+// server is asked elsewhere, if there is an elsewhere.
+func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.network.Dial(ctx, network, address)
+	var unresolved *net.DNSError
+	if !errors.As(err, &unresolved) || d.resolve == nil || ctx.Err() != nil {
+		return conn, err
+	}
+	if name, _, splitErr := net.SplitHostPort(address); splitErr != nil || name != d.url.Hostname() {
+		return nil, err // of a proxy
+	}
+	addrs, resolveErr := d.resolve(ctx, d.url.Hostname())
+	if resolveErr != nil {
+		return nil, fmt.Errorf("%w; %w", err, resolveErr)
+	}
+	for _, a := range addrs {
+		if conn, err = d.network.Dial(ctx, network, redirect(address, a)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 // redirect replaces the host of an address, unless at is invalid.

@@ -241,6 +241,54 @@ func TestDialPlan(t *testing.T) { // CTL-10
 	}
 }
 
+// TestUnresolvedServer: a server that the host's resolver does not know is
+// asked for elsewhere (control.md section 3.4), one that refuses is not.
+func TestUnresolvedServer(t *testing.T) {
+	for name, test := range map[string]struct {
+		err     error
+		addrs   []netip.Addr
+		failure error
+		dialed  string
+		ok      bool
+	}{
+		"found elsewhere":  {&net.DNSError{Name: "h"}, []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::1")}, nil, "h:443 192.0.2.9:443 [2001:db8::1]:443", true},
+		"nobody knows":     {&net.DNSError{Name: "h"}, nil, errors.New("no relay knows it"), "h:443", false},
+		"no address":       {&net.DNSError{Name: "h"}, nil, nil, "h:443", false},
+		"not DNS's fault":  {errors.New("network is down"), []netip.Addr{netip.MustParseAddr("2001:db8::1")}, nil, "h:443", false},
+		"DNS of the proxy": {&net.OpError{Err: &net.DNSError{Name: "proxy"}}, []netip.Addr{netip.MustParseAddr("2001:db8::1")}, nil, "proxy:3128", false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cert, roots := certificate(t, "h")
+			s := newTestServer(t)
+			s.listen("[2001:db8::1]:443", cert)
+			d := newTestDialer(t, s, "https://h", roots)
+			d.lastDial = time.Now() // TLS only
+			d.resolve = func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host != "h" {
+					t.Errorf("%s: asked for %q", name, host)
+				}
+				return test.addrs, test.failure
+			}
+			first, _, _ := strings.Cut(test.dialed, " ")
+			s.network.fails[first] = test.err
+			if strings.HasPrefix(first, "proxy") {
+				d.proxy = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: "proxy:3128"}, nil }
+			}
+			_, err := dialOnce(t, d, s.key.Public())
+			if (err == nil) != test.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+			if test.failure != nil && !errors.Is(err, test.failure) {
+				t.Errorf("%s: the error %v does not say %v", name, err, test.failure)
+			}
+			if got := strings.Join(s.network.dialed(), " "); got != test.dialed {
+				t.Errorf("%s: dialed %q, want %q", name, got, test.dialed)
+			}
+			s.drop()
+		})
+	}
+}
+
 func TestUpgradeRequestAndAnswer(t *testing.T) { // CTL-06
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestServer(t)

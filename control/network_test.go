@@ -21,22 +21,25 @@ type testNetwork struct {
 	mu     sync.Mutex
 	accept map[string]func(net.Conn) // by address
 	silent map[string]bool           // addresses that neither answer nor refuse
+	fails  map[string]error          // addresses whose dials fail
 	dials  []string
 }
 
 func newTestNetwork() *testNetwork {
-	return &testNetwork{accept: make(map[string]func(net.Conn)), silent: make(map[string]bool)}
+	return &testNetwork{accept: make(map[string]func(net.Conn)), silent: make(map[string]bool), fails: make(map[string]error)}
 }
 
 func (n *testNetwork) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	n.mu.Lock()
 	n.dials = append(n.dials, address)
-	accept, silent := n.accept[address], n.silent[address]
+	accept, silent, err := n.accept[address], n.silent[address], n.fails[address]
 	n.mu.Unlock()
 	switch {
 	case silent:
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case err != nil:
+		return nil, err
 	case accept == nil:
 		return nil, fmt.Errorf("dial %s %s: connection refused", network, address)
 	}
