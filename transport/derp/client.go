@@ -1,174 +1,188 @@
 package derp
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
-	"time"
+	"net"
+	"net/url"
+	"sync"
 
-	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
-	"github.com/seed94491740/tsnode/packet"
-	"github.com/seed94491740/tsnode/transport"
 )
 
-// Times of a region's connection.
-const (
-	// retryMax is the longest pause between two connection attempts before the
-	// random factor (DERP-145).
-	retryMax = 5 * time.Second
-	// steady is how long a connection must have lived for the next attempt to
-	// follow without a growing pause.
-	steady = 10 * time.Second
+// ErrClientClosed is the error of every call on a Client after Close.
+var ErrClientClosed = errors.New("derp: client is closed")
+
+var (
+	errNotConnected = errors.New("derp: client is not connected: call Connect, Send or Recv first")
+	errNoMapRegion  = errors.New("derp: the DERP map does not have the client's region")
 )
 
-// A ClientState is what is known of a region's connection.
-type ClientState struct {
-	Connected  bool
-	Since      time.Time // of Connected's last change
-	Node       string    // name of the relay, while connected
-	Generation uint32    // number of connections so far, failed attempts not counted
-	Failures   int       // attempts that failed in a row
-	Err        error     // why the last connection or attempt ended
-	Problem    string    // what the relay says is wrong (Health); empty = nothing
+// ClientOptions are the choices of a Client. The zero value is ready for use.
+type ClientOptions struct {
+	Dialer           *Dialer      // nil dials from this host, without a proxy
+	Info             ClientInfo   // what the relay is told at login
+	WatchConnections bool         // ask on every connection who is connected to the relay; needs mesh rights
+	Logger           *slog.Logger // nil discards
+
+	// ServerKey is the key that the relay must have; zero takes the one that it
+	// says it has (DERP-26).
+	ServerKey key.NodePublic
 }
 
-// A Client keeps one region connected: it dials, logs in, reads and writes, and
-// does it again after a failure. Packets that are queued while it is away are
-// sent when it is back, the newest first to survive.
+// A Client talks to one relay, or to one region's, and is safe for concurrent
+// use. It connects when a call needs it. A call that fails drops the connection
+// and is not tried again; the next call connects anew. It never waits between
+// attempts: pacing them is its caller's part (DERP-112, DERP-131).
 type Client struct {
-	region   *netmap.Region
-	id       uint16
-	dialer   *Dialer
-	private  key.NodePrivate
-	receiver func() transport.Receiver
-	log      *slog.Logger
-	routes   *routes
-	changed  func() // called after each change of state; must not block
+	private key.NodePrivate
+	region  func() *netmap.Region // nil for a URL's client
+	url     *url.URL              // nil for a region's client
+	server  key.NodePublic
+	log     *slog.Logger
 
-	queue *sendQueue
-	state actor.Cell[ClientState]
-	live  atomic.Uint32 // generation of the connection that is up; 0 = none
-	home  atomic.Bool
-	last  atomic.Int64  // Unix nanoseconds when something was last read, within 5 s
-	check chan struct{} // holds a token when the connection is to be checked
-	stats *counters
+	ctx     context.Context // ends with Close
+	cancel  context.CancelCauseFunc
+	turn    chan struct{} // holds a token while one call connects
+	telling sync.Mutex    // held while the relay is told whether it is our home
+
+	mu    sync.Mutex // guards what follows; never held across I/O
+	next  settings
+	live  liveConn
+	last  key.NodePublic         // the relay's key in the last connection
+	pings map[Pong]chan struct{} // of the calls of Ping that wait; closed by the answer
 }
 
-func (*Client) String() string { return "derp.Client" }
-
-// push queues datagrams for a peer in the region.
-func (c *Client) push(peer key.NodePublic, bursts []packet.Burst) { c.queue.push(peer, bursts) }
-
-// State returns what is known of the connection.
-func (c *Client) State() ClientState { return c.state.Get() }
-
-// setHome tells the relay, now and on every new connection, whether this is
-// our home (DERP-118).
-func (c *Client) setHome(home bool) {
-	if c.home.Swap(home) != home {
-		c.queue.poke()
-	}
+// settings are what the next connection of a Client is to be like.
+type settings struct {
+	dialer Dialer
+	info   ClientInfo
+	watch  bool // ask who is connected to the relay
+	home   bool // say that the relay is our home
 }
 
-// verify makes the client check that its connection still works (DERP-147).
-func (c *Client) verify() {
-	select {
-	case c.check <- struct{}{}:
-	default:
-	}
-	c.queue.poke()
+// A liveConn is one connection of a Client and its number, from 1 on (DERP-114).
+type liveConn struct {
+	*Conn          // nil: there is none now
+	generation int // of the last connection when there is none
 }
 
-// Serve keeps the region connected until ctx ends.
-func (c *Client) Serve(ctx context.Context) error {
-	rx := c.receiver()
-	retry := actor.Backoff{Max: retryMax}
-	for {
-		up, advice, err := c.session(ctx, rx)
-		if ctx.Err() != nil {
-			c.publish(ClientState{Generation: c.state.Get().Generation, Since: time.Now()})
-			return ctx.Err()
-		}
-		if up >= steady {
-			retry.Reset()
-		}
-		wait := max(retry.Next(), advice)
-		c.failed(err, retry.Failures())
-		c.log.Debug("derp connection ended", "region", c.id, "err", err, "retry", wait)
-		if err := actor.Sleep(ctx, wait); err != nil {
-			return err
-		}
-	}
+// NewRegionClient returns a client of a region's relays. It looks the region up
+// for every connection; nil means that there is none to connect to.
+func NewRegionClient(private key.NodePrivate, region func() *netmap.Region, o ClientOptions) *Client {
+	c := newClient(private, o)
+	c.region = region
+	return c
 }
 
-// session makes one connection and runs it to its end. up is how long it
-// lived, advice how long the relay asked us to stay away.
-func (c *Client) session(ctx context.Context, rx transport.Receiver) (up, advice time.Duration, err error) {
-	conn, err := c.connect(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	s := &session{Client: c, conn: conn, rx: rx, pongs: make(chan [PingSize]byte, 1)}
-	generation := c.state.Get().Generation + 1
-	s.learn = learner{routes: c.routes, here: route{c.id, generation}}
-	start := time.Now()
-	c.queue.setUp(true)
-	err = s.run(ctx)
-	c.live.Store(0)
-	c.queue.setUp(false)
-	c.routes.forgetConn(s.learn.here)
-	return time.Since(start), s.advice, err
-}
-
-// connect dials the region and sends the login, all within one budget
-// (DERP-121).
-func (c *Client) connect(ctx context.Context) (*Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectBudget, errBudget)
-	defer cancel()
-	stream, err := c.dialer.Dial(ctx, c.region)
+// NewClient returns a client of the relay at a URL. Its scheme is http or
+// https, or it names a port and TLS is used. An empty path means /derp.
+func NewClient(private key.NodePrivate, rawURL string, o ClientOptions) (*Client, error) {
+	u, err := ParseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := Login(ctx, stream, c.private, ClientInfo{CanAckPings: true})
+	c := newClient(private, o)
+	c.url = u
+	return c, nil
+}
+
+func newClient(private key.NodePrivate, o ClientOptions) *Client {
+	c := &Client{
+		private: private,
+		server:  o.ServerKey,
+		log:     cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		turn:    make(chan struct{}, 1),
+		next:    settings{info: o.Info, watch: o.WatchConnections},
+		pings:   make(map[Pong]chan struct{}),
+	}
+	if o.Dialer != nil {
+		c.next.dialer = *o.Dialer
+	}
+	if c.next.dialer.Network == nil {
+		c.next.dialer.Network = host.OS{}
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	return c
+}
+
+// String names the relay by its URL or region and by the key it had last.
+func (c *Client) String() string {
+	return fmt.Sprintf("derp.Client(%s %s)", c.target(), c.ServerPublicKey().Short())
+}
+
+func (c *Client) target() string {
+	if c.url != nil {
+		return c.url.Redacted()
+	}
+	if r := c.region(); r != nil {
+		return fmt.Sprint("region ", r.RegionID)
+	}
+	return "no region"
+}
+
+// SelfPublicKey returns our key.
+func (c *Client) SelfPublicKey() key.NodePublic { return c.private.Public() }
+
+// ServerPublicKey returns the relay's key in the last connection, zero before
+// the first.
+func (c *Client) ServerPublicKey() key.NodePublic {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// TLSConnectionState returns the state of the connection's TLS, nil while there
+// is no connection or no TLS.
+func (c *Client) TLSConnectionState() *tls.ConnectionState {
+	conn := c.current().Conn
+	if conn == nil {
+		return nil
+	}
+	if st, ok := conn.stream.TLS(); ok {
+		return &st
+	}
+	return nil
+}
+
+// LocalAddr returns our address of the connection.
+func (c *Client) LocalAddr() (net.Addr, error) {
+	conn, err := c.connected()
 	if err != nil {
-		return nil, fmt.Errorf("region %d: %w", c.id, err)
+		return nil, err
 	}
-	return conn, nil
+	return conn.LocalAddr()
 }
 
-// connected publishes that the relay has accepted the login.
-func (c *Client) connected(conn *Conn, generation uint32) {
-	st := ClientState{Connected: true, Since: time.Now(), Generation: generation}
-	if n := conn.Node(); n != nil {
-		st.Node = n.Name
+// SetURLDialer has later connections of a client of a URL opened by dial, which
+// gets "tcp" and a host with its port.
+func (c *Client) SetURLDialer(dial DialFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next.dialer.dialURL = dial
+}
+
+// SetCanAckPings says whether later connections tell the relay that we answer
+// its pings.
+func (c *Client) SetCanAckPings(can bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next.info.CanAckPings = can
+}
+
+// Close ends the connection and the client. Every later call, another Close
+// included, gives ErrClientClosed.
+func (c *Client) Close() error {
+	if c.ctx.Err() != nil {
+		return ErrClientClosed
 	}
-	c.live.Store(generation)
-	c.log.Debug("derp connected", "region", c.id, "node", st.Node, "relay", conn.ServerKey())
-	c.publish(st)
+	c.cancel(ErrClientClosed)
+	c.drop(c.current())
+	return nil
 }
-
-// failed publishes that there is no connection.
-func (c *Client) failed(err error, failures int) {
-	old := c.state.Get()
-	st := ClientState{Since: old.Since, Generation: old.Generation, Failures: failures, Err: err}
-	if old.Connected || old.Since.IsZero() {
-		st.Since = time.Now()
-	}
-	c.publish(st)
-}
-
-func (c *Client) publish(st ClientState) {
-	c.state.Store(st)
-	c.changed()
-}
-
-// Errors that end a connection; the region is tried again.
-var (
-	errBudget      = errors.New("derp: no connection within 10 s")
-	errNoPong      = errors.New("derp: relay did not answer a ping within 3 s")
-	errAddressGone = errors.New("derp: local address of the connection is gone")
-)

@@ -2,54 +2,35 @@ package derp
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-// A Stream is an open way to a relay, on which the login is still to come.
-type Stream struct {
-	net.Conn // what DERP frames are written to and read from
-
-	Node      *netmap.DERPNode // the relay; nil for a stream that was not dialed
-	ServerKey key.NodePublic   // the relay's key, when TLS has told it (DERP-108); else zero
-
-	request []byte // HTTP request still to be sent, in front of the login (fast start)
-	pending []byte // bytes of the relay that came right behind its HTTP response
-	wire    *wire  // the transport below TLS, or Conn itself without TLS
-}
-
-// NewStream returns a stream on a connection that already carries DERP frames.
-func NewStream(c net.Conn) *Stream {
-	w := newWire(c)
-	return &Stream{Conn: w, wire: w}
-}
-
-// Close ends the transport at once, without a farewell of TLS that could block.
-func (s *Stream) Close() error { return s.wire.Close() }
-
-// TLS returns the state of the stream's TLS connection; ok is false without
-// TLS.
-func (s *Stream) TLS() (state tls.ConnectionState, ok bool) {
-	c, ok := s.Conn.(*tls.Conn)
-	if !ok {
-		return state, false
-	}
-	return c.ConnectionState(), true
-}
-
-// A Conn is a connection to a relay that has sent its login. One goroutine may
-// read while another writes.
+// A Conn is a connection to a relay that has sent its login. One goroutine
+// reads; writes of any number of goroutines follow one another. The first
+// failure of Recv or of a write ends the connection.
 type Conn struct {
 	*FrameReader
 
 	stream  *Stream
 	private key.NodePrivate
 	server  key.NodePublic
+	cause   atomic.Pointer[error] // why the connection was ended; nil while it lives
+
+	armed   time.Time     // of Recv: when the read deadline was set
+	skipped atomic.Uint64 // frames that Recv did not give to its caller
+	limit   bucketCell    // what the relay lets Send send; Recv sets it
+
+	writing sync.Mutex  // held for one write
+	guard   *time.Timer // ends the connection when a write takes too long
+	buf     []byte      // of the write
 }
 
 // Login sends the client's part of the login and returns without waiting for
@@ -127,17 +108,41 @@ func (c *Conn) ReadFrame() (FrameType, []byte, error) {
 	}
 }
 
-// Write sends whole frames in one write.
-func (c *Conn) Write(frames []byte) error {
-	_, err := c.stream.Write(frames)
-	return err
+// Close ends the connection.
+func (c *Conn) Close() error {
+	c.cause.CompareAndSwap(nil, &net.ErrClosed)
+	return c.stream.Close()
 }
 
-// Close ends the connection.
-func (c *Conn) Close() error { return c.stream.Close() }
+// fail ends the connection and returns why it has ended: the first failure,
+// since all later ones only follow from it.
+func (c *Conn) fail(err error) error {
+	c.cause.CompareAndSwap(nil, &err)
+	c.stream.Close()
+	return c.failure()
+}
 
-// LocalAddr returns our address of the transport.
-func (c *Conn) LocalAddr() net.Addr { return c.stream.LocalAddr() }
+// failure returns why the connection has ended, nil while it lives.
+func (c *Conn) failure() error {
+	if err := c.cause.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+var errNoAddress = errors.New("derp: transport has no local address")
+
+// LocalAddr returns our address of the transport, or the error that has ended
+// the connection (DERP-36).
+func (c *Conn) LocalAddr() (net.Addr, error) {
+	if err := c.failure(); err != nil {
+		return nil, err
+	}
+	if a := c.stream.LocalAddr(); a != nil {
+		return a, nil
+	}
+	return nil, errNoAddress
+}
 
 // SetReadDeadline bounds reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.stream.SetReadDeadline(t) }
@@ -147,6 +152,9 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.stream.SetWriteDea
 
 // ServerKey returns the relay's key.
 func (c *Conn) ServerKey() key.NodePublic { return c.server }
+
+// PublicKey returns our key.
+func (c *Conn) PublicKey() key.NodePublic { return c.private.Public() }
 
 // Node returns the relay, nil when it was not dialed from a map.
 func (c *Conn) Node() *netmap.DERPNode { return c.stream.Node }

@@ -1,13 +1,12 @@
 package derp
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,6 +26,7 @@ const (
 	nodeSetup     = 4 * time.Second         // TLS and HTTP of a node that is not the region's last
 	ipv4Delay     = 200 * time.Millisecond  // head start of IPv6 when it is known to work; DERP-125
 
+	httpPort       = 80
 	httpsPort      = 443
 	plainDebugPort = 3340 // DERP-122
 )
@@ -40,24 +40,40 @@ type Dialer struct {
 	// http.ProxyFromEnvironment does. A nil Proxy uses none.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	Roots      *x509.CertPool // who may sign a relay's certificate; nil = the system's
+	Roots      *x509.CertPool // who may sign a relay's certificate besides the system's roots and Let's Encrypt
+	TLS        *tls.Config    // what the handshake begins with; nil = nothing special
 	PlainHTTP  bool           // no TLS, port 3340 unless the map says another; for tests
 	PreferIPv6 func() bool    // whether IPv6 is known to work; nil = unknown
+
+	// DialHost is the host to connect to instead of the relay's, for which the
+	// certificate still must be: for a relay that is reached over a private
+	// network.
+	DialHost string
+
+	// WebSocket opens a WebSocket to a URL, on connections that dial makes; nil
+	// uses DERP's own upgrade. Package transport/derp/websocket has one.
+	WebSocket func(ctx context.Context, url string, tls *tls.Config, dial DialFunc) (net.Conn, error)
+
+	dialURL DialFunc // opens the connection of DialURL; nil = Network and Proxy
+	forURL  bool     // this is DialURL's copy
 }
+
+// A DialFunc opens a connection, as net.Dialer's DialContext does.
+type DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Dial connects to the first node of the region that can be reached, in the
 // map's order (DERP-123), and asks it for DERP.
 func (d *Dialer) Dial(ctx context.Context, region *netmap.Region) (*Stream, error) {
 	var first error
 	nodes := relays(region)
+	if d.WebSocket != nil {
+		nodes = nodes[:min(1, len(nodes))] // DERP-102
+	}
 	for i, n := range nodes {
-		s, err := d.dialNode(ctx, n, i < len(nodes)-1)
+		s, err := d.open(ctx, n, request{defaultPath, idealNode(region, n)}, i < len(nodes)-1)
 		if err == nil {
 			s.Node = n
-			if err = d.upgrade(ctx, s, idealNode(region, n)); err == nil {
-				return s, nil
-			}
-			s.Close()
+			return s, nil
 		}
 		if first == nil {
 			first = fmt.Errorf("derp: region %d: node %s: %w", region.RegionID, n.Name, err)
@@ -70,6 +86,22 @@ func (d *Dialer) Dial(ctx context.Context, region *netmap.Region) (*Stream, erro
 		first = fmt.Errorf("derp: region %d has no relay nodes in the DERP map", region.RegionID)
 	}
 	return nil, first
+}
+
+// open connects to one node and asks it for DERP.
+func (d *Dialer) open(ctx context.Context, n *netmap.DERPNode, r request, hurry bool) (*Stream, error) {
+	if d.WebSocket != nil {
+		return d.openWebSocket(ctx, n, r)
+	}
+	s, err := d.dialNode(ctx, n, hurry)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.upgrade(ctx, d.hostPort(n), r); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // DialTLS connects as Dial does, but stops after the TLS handshake. It is how
@@ -124,7 +156,7 @@ func (d *Dialer) dialNode(ctx context.Context, n *netmap.DERPNode, hurry bool) (
 	if d.PlainHTTP {
 		return &Stream{Conn: w, wire: w}, nil
 	}
-	conn := tls.Client(w, tlsConfig(n, d.Roots))
+	conn := tls.Client(w, d.tlsConfig(n))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", n.HostName, explainTLS(err))
@@ -134,15 +166,22 @@ func (d *Dialer) dialNode(ctx context.Context, n *netmap.DERPNode, hurry bool) (
 
 // connect opens the TCP connection, through a proxy if one applies.
 func (d *Dialer) connect(ctx context.Context, n *netmap.DERPNode) (net.Conn, error) {
+	address := net.JoinHostPort(cmp.Or(d.DialHost, n.HostName), d.port(n))
+	if d.forURL && d.dialURL != nil {
+		return d.dialURL(ctx, "tcp", address)
+	}
 	proxy, err := d.proxyFor(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	if proxy != nil {
-		return d.dialProxy(ctx, proxy, net.JoinHostPort(n.HostName, d.port(n)))
+		return d.dialProxy(ctx, proxy, address)
 	}
-	ctx, cancel := context.WithTimeout(ctx, nodeDial)
-	defer cancel()
+	if !d.forURL { // a URL has no other node to go to
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, nodeDial)
+		defer cancel()
+	}
 	return d.race(ctx, d.legs(n))
 }
 
@@ -167,12 +206,13 @@ type leg struct {
 // (DERP-124).
 func (d *Dialer) legs(n *netmap.DERPNode) []leg {
 	var ls []leg
-	literal, err := netip.ParseAddr(n.HostName)
+	name := cmp.Or(d.DialHost, n.HostName)
+	literal, err := netip.ParseAddr(name)
 	for _, f := range []struct {
 		network, forced string
 		is6             bool
 	}{{"tcp4", n.IPv4, false}, {"tcp6", n.IPv6, true}} {
-		target := n.HostName
+		target := name
 		if err == nil && f.forced == "" && literal.Unmap().Is6() != f.is6 {
 			continue
 		}
@@ -239,42 +279,9 @@ func (d *Dialer) race(ctx context.Context, legs []leg) (net.Conn, error) {
 	return won, nil
 }
 
-// upgrade asks the relay to speak DERP. When TLS has told the relay's key, the
-// request is left to travel with the login and no answer is waited for
-// (DERP-109).
-func (d *Dialer) upgrade(ctx context.Context, s *Stream, ideal string) error {
-	req := "GET /derp HTTP/1.1\r\nHost: " + s.Node.HostName + "\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n"
-	if ideal != "" {
-		req += IdealNodeHeader + ": " + ideal + "\r\n"
-	}
-	if !s.ServerKey.IsZero() {
-		s.request = []byte(req + FastStartHeader + ": 1\r\n\r\n")
-		return nil
-	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if _, err := io.WriteString(s, req+"\r\n"); err != nil {
-		return err
-	}
-	br := bufio.NewReader(s)
-	resp, err := http.ReadResponse(br, nil)
-	if err != nil {
-		return fmt.Errorf("HTTP answer: %w", err)
-	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return fmt.Errorf("HTTP status %q instead of 101: %q", resp.Status, body)
-	}
-	s.pending, _ = br.Peek(br.Buffered())
-	return nil
-}
-
 // addressGone reports whether a connection's local address is no longer one of
 // this host's.
 func (d *Dialer) addressGone(a net.Addr) bool {
-	if a == nil {
-		return false
-	}
 	local, err := netip.ParseAddrPort(a.String())
 	if err != nil {
 		return false // not an IP transport

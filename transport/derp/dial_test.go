@@ -210,7 +210,7 @@ func TestUpgrade(t *testing.T) {
 			d := &Dialer{Network: n, PlainHTTP: true}
 			region := &netmap.Region{RegionID: 7, Nodes: []*netmap.DERPNode{{Name: "7b", HostName: "b.test", IPv6: "none"}}}
 			s, err := d.Dial(t.Context(), region)
-			if want := "GET /derp HTTP/1.1\r\nHost: b.test\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n"; <-request != want {
+			if want := "GET /derp HTTP/1.1\r\nHost: b.test:3340\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n\r\n"; <-request != want {
 				t.Errorf("request is not %q", want)
 			}
 			if tt.err != "" {

@@ -5,7 +5,8 @@
 //   - [FrameReader] and the Append and Parse functions are the codec.
 //   - [Conn] is one logged-in connection, frame by frame.
 //   - [Dialer] reaches a region's relays: TLS, proxies, HTTP upgrade.
-//   - [Client] is the actor that keeps one region connected.
+//   - [Client] talks to one relay or region, connecting when a call needs it.
+//   - [Link] is the actor that keeps one region connected.
 //   - [Regions] is the actor that decides which regions are open, and the
 //     transport.Underlay that sends through them.
 //

@@ -57,7 +57,7 @@ func (d *Dialer) dialProxy(ctx context.Context, proxy *url.URL, target string) (
 
 func (d *Dialer) openTunnel(ctx context.Context, conn net.Conn, proxy *url.URL, target string) (net.Conn, error) {
 	if proxy.Scheme == "https" {
-		tc := tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: d.Roots, MinVersion: tls.VersionTLS12})
+		tc := tls.Client(conn, d.proxyTLS(proxy.Hostname()))
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
@@ -72,16 +72,27 @@ func (d *Dialer) openTunnel(ctx context.Context, conn net.Conn, proxy *url.URL, 
 	if _, err := io.WriteString(conn, req+"\r\n"); err != nil {
 		return nil, err
 	}
-	br := bufio.NewReader(conn)
+	return conn, readTunnel(conn, target)
+}
+
+// proxyTLS checks a proxy's certificate as a relay's.
+func (d *Dialer) proxyTLS(name string) *tls.Config {
+	plain := Dialer{Roots: d.Roots}
+	return plain.tlsConfig(&netmap.DERPNode{HostName: name})
+}
+
+// readTunnel reads a proxy's answer to CONNECT.
+func readTunnel(r io.Reader, target string) error {
+	br := bufio.NewReader(io.LimitReader(r, maxResponse))
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 	if err != nil {
-		return nil, fmt.Errorf("answer to CONNECT: %w", err)
+		return fmt.Errorf("answer to CONNECT: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("CONNECT %s answered with %q", target, resp.Status)
+		return fmt.Errorf("CONNECT %s answered with %q", target, resp.Status)
 	}
 	if br.Buffered() > 0 {
-		return nil, fmt.Errorf("CONNECT %s: %d bytes before the tunnel was used", target, br.Buffered())
+		return fmt.Errorf("CONNECT %s: %d bytes before the tunnel was used", target, br.Buffered())
 	}
-	return conn, nil
+	return nil
 }

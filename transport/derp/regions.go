@@ -85,7 +85,7 @@ type table struct {
 // definition in the map does, so a packet can be queued before the connection
 // is even tried.
 type slot struct {
-	*Client
+	*Link
 	wanted atomic.Bool // its client runs, or has been asked for
 }
 
@@ -270,7 +270,7 @@ func (st *regionSet) reopen(clients map[uint16]*slot) {
 }
 
 func (st *regionSet) newSlot(id uint16, region *netmap.Region) *slot {
-	return &slot{Client: &Client{
+	return &slot{Link: &Link{
 		region:   region,
 		id:       id,
 		dialer:   st.dialer,

@@ -412,8 +412,8 @@ func TestNetworkChanged(t *testing.T) {
 
 // TestStrings: an actor's name shows none of its keys.
 func TestStrings(t *testing.T) {
-	names := []string{fmt.Sprint(derp.New(derp.Config{})), fmt.Sprint(&derp.Client{})}
-	if want := []string{"derp.Regions", "derp.Client"}; !slices.Equal(names, want) {
+	names := []string{fmt.Sprint(derp.New(derp.Config{})), fmt.Sprint(&derp.Link{})}
+	if want := []string{"derp.Regions", "derp.Link"}; !slices.Equal(names, want) {
 		t.Error(names)
 	}
 }

@@ -3,6 +3,7 @@ package derp
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,9 +15,6 @@ import (
 const (
 	// silence is how long a relay may say nothing: two keep-alives (DERP-33).
 	silence = 120 * time.Second
-	// stuck is how long one write may take. A relay that reads slowly on purpose
-	// (DERP-66) needs a while, one that reads nothing is gone.
-	stuck = 30 * time.Second
 	// rearm is how old a deadline gets before it is set anew, so that not every
 	// read and write costs a timer.
 	rearm = 5 * time.Second
@@ -24,13 +22,13 @@ const (
 	pongWait = 3 * time.Second
 )
 
-// A session is one connection of a Client, from login to its end. Its reader
+// A session is one connection of a Link, from login to its end. Its reader
 // is the client's own goroutine, its writer a child.
 type session struct {
-	*Client
+	*Link
 	conn  *Conn
 	rx    transport.Receiver
-	pongs chan [PingSize]byte // answers to our pings, from reader to guard
+	pongs chan Pong // answers to our pings, from reader to guard
 
 	// of the reader
 	learn  learner
@@ -41,7 +39,6 @@ type session struct {
 
 	// of the writer
 	buf     []byte
-	limit   bucketCell
 	written time.Time // when the write deadline was set
 	told    bool      // what the relay believes about home
 }
@@ -109,67 +106,53 @@ func (s *session) receive(b []byte) {
 // handle takes a frame that is no packet. A bad one is counted and skipped
 // (DERP-34); only a ServerInfo that does not open ends the connection.
 func (s *session) handle(t FrameType, b []byte) error {
-	var err error
-	switch t {
-	case FrameServerInfo:
-		return s.onServerInfo(b)
-	case FramePing:
-		var data [PingSize]byte
-		if data, err = ParsePing(t, b); err == nil {
-			s.queue.pushControl(AppendPing(nil, FramePong, data))
-		}
-	case FramePong:
-		var data [PingSize]byte
-		if data, err = ParsePing(t, b); err == nil {
-			select {
-			case s.pongs <- data:
-			default:
-			}
-		}
-	case FramePeerGone:
-		err = s.onPeerGone(b)
-	case FrameHealth:
-		s.onHealth(string(b))
-	case FrameRestarting:
-		var r Restarting
-		if r, err = ParseRestarting(b); err == nil {
-			s.advice = min(r.ReconnectIn, retryMax)
-		}
-	case FrameKeepAlive, FrameServerKey, FramePeerPresent: // a late ServerKey follows a fast start (DERP-24)
-	default:
+	m, err := s.conn.parse(t, b)
+	switch {
+	case err != nil && t == FrameServerInfo:
+		return err
+	case errors.Is(err, errUnknownFrame):
 		s.stats.unknownFrames.Add(1)
-	}
-	if err != nil {
+	case err != nil:
 		s.stats.shortFrames.Add(1)
+	}
+	switch m := m.(type) {
+	case ServerInfo:
+		s.onServerInfo()
+	case Ping:
+		s.queue.pushControl(AppendPing(nil, FramePong, m))
+	case Pong:
+		s.onPong(m)
+	case PeerGone:
+		s.onPeerGone(m)
+	case Health:
+		s.onHealth(m.Problem)
+	case Restarting:
+		s.advice = min(m.ReconnectIn, retryMax)
 	}
 	return nil
 }
 
-func (s *session) onServerInfo(b []byte) error {
-	info, err := s.conn.OpenServerInfo(b)
-	if err != nil {
-		return err
-	}
-	s.limit.set(info.TokenBucketBytesPerSecond, info.TokenBucketBytesBurst)
+func (s *session) onServerInfo() {
 	if !s.up {
 		s.up = true
 		s.connected(s.conn, s.learn.here.generation)
 	}
-	return nil
 }
 
-func (s *session) onPeerGone(b []byte) error {
-	peer, why, err := ParsePeerGone(b)
-	if err != nil {
-		return err
+func (s *session) onPong(data Pong) {
+	select {
+	case s.pongs <- data:
+	default:
 	}
-	if why == GoneNotHere {
+}
+
+func (s *session) onPeerGone(m PeerGone) {
+	if m.Reason == GoneNotHere {
 		s.stats.goneNotHere.Add(1)
 	} else {
 		s.stats.goneDisconnected.Add(1)
 	}
-	s.routes.forget(peer, s.learn.here)
-	return nil
+	s.routes.forget(m.Peer, s.learn.here)
 }
 
 func (s *session) onHealth(problem string) {
@@ -223,7 +206,7 @@ func (s *session) waitForWork(ctx context.Context) error {
 
 // flush writes s.buf, which holds n packets, in one write.
 func (s *session) flush(ctx context.Context, n int) error {
-	if wait := s.limit.take(time.Now(), len(s.buf)); wait > 0 {
+	if wait := s.conn.limit.take(time.Now(), len(s.buf)); wait > 0 {
 		if err := actor.Sleep(ctx, wait); err != nil {
 			return err
 		}
@@ -263,7 +246,7 @@ func (s *session) guard(ctx context.Context) error {
 // checkConn pings the relay and fails when it does not answer in time, or when
 // the connection's local address has left this host.
 func (s *session) checkConn(ctx context.Context) error {
-	if s.dialer.addressGone(s.conn.LocalAddr()) {
+	if a, err := s.conn.LocalAddr(); err == nil && s.dialer.addressGone(a) {
 		return errAddressGone
 	}
 	var data [PingSize]byte

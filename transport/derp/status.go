@@ -21,7 +21,7 @@ type RegionStatus struct {
 	Region int
 	Code   string // short name in the DERP map
 	Home   bool
-	ClientState
+	LinkState
 }
 
 // Region returns the status of one region; ok is false when it is not open.
@@ -41,10 +41,10 @@ func (st *regionSet) snapshot() Status {
 	s := Status{Home: int(st.home)}
 	for id, run := range st.running {
 		rs := RegionStatus{
-			Region:      int(id),
-			Code:        run.slot.region.RegionCode,
-			Home:        id == st.home,
-			ClientState: run.slot.State(),
+			Region:    int(id),
+			Code:      run.slot.region.RegionCode,
+			Home:      id == st.home,
+			LinkState: run.slot.State(),
 		}
 		s.HomeConnected = s.HomeConnected || rs.Home && rs.Connected
 		s.Regions = append(s.Regions, rs)

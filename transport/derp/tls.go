@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -30,42 +31,86 @@ func PinCertName(der []byte) string {
 // tlsConfig returns how a node's certificate is to be checked (DERP-127,
 // DERP-128). Records are full-sized from the start: the default begins with
 // small ones to please browsers, at a system call each.
-func tlsConfig(n *netmap.DERPNode, roots *x509.CertPool) *tls.Config {
-	cfg := &tls.Config{
-		ServerName:                  n.HostName, // no SNI for an IP literal, whose SAN is checked
-		RootCAs:                     roots,
-		MinVersion:                  tls.VersionTLS12,
-		DynamicRecordSizingDisabled: true,
+func (d *Dialer) tlsConfig(n *netmap.DERPNode) *tls.Config {
+	cfg := new(tls.Config)
+	if d.TLS != nil {
+		cfg = d.TLS.Clone()
 	}
-	switch pin, pinned := strings.CutPrefix(n.CertName, pinPrefix); {
-	case pinned:
-		cfg.InsecureSkipVerify = true
-		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPin(cs, n.HostName, pin) }
-	case n.CertName != "" && n.CertName != n.HostName:
-		cfg.InsecureSkipVerify = true
-		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return verifyName(cs, n.CertName, roots) }
-	case n.InsecureForTests:
-		cfg.InsecureSkipVerify = true
+	cfg.ServerName = n.HostName // no SNI for an IP literal, whose SAN is checked
+	cfg.NextProtos = nil        // HTTP/2 cannot be upgraded (DERP-96)
+	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
+	cfg.DynamicRecordSizingDisabled = true
+	verify, also := d.verifier(n), cfg.VerifyConnection
+	cfg.InsecureSkipVerify = true // instead of which VerifyConnection takes any of several roots
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := verify(cs); err != nil || also == nil {
+			return err
+		}
+		return also(cs)
 	}
 	return cfg
 }
 
-// verifyName checks the chain for a name other than the one in the SNI.
-func verifyName(cs tls.ConnectionState, name string, roots *x509.CertPool) error {
-	opts := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: x509.NewCertPool()}
-	for _, c := range cs.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
+// verifier returns the check of a node's certificate.
+func (d *Dialer) verifier(n *netmap.DERPNode) func(tls.ConnectionState) error {
+	pin, pinned := strings.CutPrefix(n.CertName, pinPrefix)
+	plain := n.CertName == "" || n.CertName == n.HostName
+	insecure := n.InsecureForTests || d.TLS != nil && d.TLS.InsecureSkipVerify
+	switch {
+	case pinned:
+		return func(cs tls.ConnectionState) error { return verifyPin(cs, n.HostName, pin) }
+	case plain && insecure:
+		return func(tls.ConnectionState) error { return nil }
+	case plain:
+		return func(cs tls.ConnectionState) error { return d.verifyChain(cs, n.HostName) }
 	}
-	_, err := cs.PeerCertificates[0].Verify(opts)
+	return func(cs tls.ConnectionState) error { return d.verifyChain(cs, n.CertName) }
+}
+
+// verifyChain checks that the certificate is for name and that the system's
+// roots, the configured ones or Let's Encrypt's vouch for it, whichever does.
+func (d *Dialer) verifyChain(cs tls.ConnectionState, name string) error {
+	opts := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool()}
+	for _, c := range cs.PeerCertificates[1:] {
+		if !isMetaCert(c) {
+			opts.Intermediates.AddCert(c)
+		}
+	}
+	_, err := cs.PeerCertificates[0].Verify(opts) // no Roots: the system's
+	for _, roots := range d.extraRoots() {
+		if err == nil {
+			break
+		}
+		opts.Roots = roots
+		_, err = cs.PeerCertificates[0].Verify(opts)
+	}
 	return err
 }
 
+// extraRoots returns who may sign besides the system's roots.
+func (d *Dialer) extraRoots() []*x509.CertPool {
+	var pools []*x509.CertPool
+	if d.Roots != nil {
+		pools = append(pools, d.Roots)
+	}
+	if d.TLS != nil && d.TLS.RootCAs != nil {
+		pools = append(pools, d.TLS.RootCAs)
+	}
+	return append(pools, letsEncrypt())
+}
+
+// isMetaCert reports whether a certificate is there to tell a relay's key.
+func isMetaCert(c *x509.Certificate) bool {
+	return strings.HasPrefix(c.Subject.CommonName, MetaCertPrefix)
+}
+
 // verifyPin checks that the one certificate presented, a MetaCert aside, is
-// the pinned one, valid now and made for the host. There is no chain.
+// the pinned one, valid now and made for the name in the SNI, which an IP
+// literal does not have. There is no chain.
 func verifyPin(cs tls.ConnectionState, hostName, pin string) error {
 	var leaf *x509.Certificate
 	for _, c := range cs.PeerCertificates {
-		if strings.HasPrefix(c.Subject.CommonName, MetaCertPrefix) {
+		if isMetaCert(c) {
 			continue
 		}
 		if leaf != nil {
@@ -81,6 +126,9 @@ func verifyPin(cs tls.ConnectionState, hostName, pin string) error {
 	}
 	if now := time.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
 		return fmt.Errorf("pinned certificate is valid from %v to %v only", leaf.NotBefore, leaf.NotAfter)
+	}
+	if net.ParseIP(hostName) != nil {
+		return nil
 	}
 	return leaf.VerifyHostname(hostName)
 }
