@@ -29,6 +29,7 @@ type pipes struct {
 	delays map[string]time.Duration // of connecting
 	dials  map[string]int
 	local  []host.Interface
+	last   net.Conn // the relay's end of the newest connection
 }
 
 func newPipes() *pipes {
@@ -40,6 +41,13 @@ func (p *pipes) dialed(address string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dials[address]
+}
+
+// hangUp breaks the newest connection.
+func (p *pipes) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last.Close()
 }
 
 func (p *pipes) Interfaces() ([]host.Interface, error) { return p.local, nil }
@@ -58,6 +66,9 @@ func (p *pipes) Dial(ctx context.Context, network, address string) (net.Conn, er
 	here, there := net.Pipe()
 	select {
 	case door <- there:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.last = there
 		return here, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -22,9 +22,12 @@ import (
 type script struct {
 	net.Conn
 	*derp.FrameReader
-	ctx    context.Context
-	client key.NodePublic
-	log    []derp.FrameType // frames of the client
+	ctx     context.Context
+	private key.NodePrivate // of the relay
+	client  key.NodePublic
+	info    derp.ClientInfo
+	log     []derp.FrameType // frames of the client
+	greeted chan struct{}    // closed when the first ServerInfo is out
 }
 
 // serveScript runs a relay that logs clients in and then plays a script for
@@ -48,25 +51,42 @@ func (p *pipes) serveScriptWith(address string, info derp.ServerInfo, play func(
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
 		conn.Write(derp.AppendServerKey(nil, private.Public()))
-		c := &script{Conn: conn, ctx: ctx, FrameReader: derp.NewFrameReader(bufio.NewReader(rw), nil)}
+		c := &script{Conn: conn, ctx: ctx, private: private, greeted: make(chan struct{}), FrameReader: derp.NewFrameReader(bufio.NewReader(rw), nil)}
 		b, err := c.next()
 		if err != nil {
 			return
 		}
-		if c.client, _, err = derp.ParseClientInfo(private, b); err != nil {
-			panic(err)
+		if c.client, c.info, err = derp.ParseClientInfo(private, b); err != nil {
+			return // sealed to another relay
 		}
-		b, err = derp.AppendServerInfo(nil, private, c.client, info)
-		if err != nil {
-			panic(err)
-		}
-		conn.Write(b)
+		go c.greet(info)
 		play(c)
 	}), func() error {
 		cancel()
 		running.Wait()
 		return nil
 	})
+}
+
+// greet sends the first ServerInfo, while the client may still be writing: a
+// pipe has no buffer.
+func (c *script) greet(info derp.ServerInfo) {
+	defer close(c.greeted)
+	c.Conn.Write(c.serverInfo(info))
+}
+
+func (c *script) serverInfo(info derp.ServerInfo) []byte {
+	b, err := derp.AppendServerInfo(nil, c.private, c.client, info)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Write sends frames behind the first ServerInfo.
+func (c *script) Write(frames []byte) (int, error) {
+	<-c.greeted
+	return c.Conn.Write(frames)
 }
 
 // next returns the payload of the client's next frame and logs its type.
