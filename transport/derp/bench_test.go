@@ -15,6 +15,7 @@ import (
 	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/transport"
 	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
 
 // datagramSize is a full WireGuard datagram of a tunnel with MTU 1280.
@@ -81,7 +82,7 @@ func (p *pair) run(tb testing.TB, n, window int64) (lost int64) {
 	bursts := []packet.Burst{{Buf: make([]byte, each*datagramSize), Size: datagramSize, Count: each}}
 	start := p.got.datagrams.Load()
 	lostSoFar := func() int64 {
-		return int64(p.from.Counters().DroppedPackets + p.site.server.Stats().DroppedQueue.Total())
+		return int64(p.from.Counters().DroppedPackets + p.site.server.Stats().Dropped[relay.DropQueueHead].Total())
 	}
 	lostBefore := lostSoFar()
 	arrived := func() int64 { return p.got.datagrams.Load() - start + lostSoFar() - lostBefore }

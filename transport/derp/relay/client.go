@@ -2,12 +2,10 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,70 +16,153 @@ import (
 	"github.com/seed94491740/tsnode/transport/derp"
 )
 
-// writeSize is the size in bytes of a burst's write buffer: what one TLS record
-// takes (DERP-164, RFC 8446 section 5.1). Buffers are borrowed for a burst; an
-// idle client holds none (DERP-57).
-const writeSize = 16 << 10
-
-var writePool = sync.Pool{New: func() any { b := make([]byte, 0, writeSize); return &b }}
-
 // Limits of PeerGone(NotHere) notices for one client (DERP-71).
 const (
 	notHerePerSecond = 1
 	notHereBurst     = 3
 )
 
-// A client is one connection after its login. It has two loops: read runs on
-// the goroutine of Accept, send on its child.
+// sampleEvery is of how many packets one is timed in its queue.
+const sampleEvery = 16
+
+// A client that sends faster than its receiver takes is slowed down instead of
+// having its packets dropped, for as long as nothing else of it could suffer:
+// it has sent a row of packets to this receiver alone, and the receiver is
+// taking (DERP-01).
+const (
+	patientAfter = DefaultQueueDepth    // packets in a row
+	roomWait     = 5 * time.Millisecond // for each packet
+)
+
+// A client is one connection after its login. Its reader runs on the goroutine
+// of serve, its sender on one that comes and goes.
 type client struct {
 	server    *Server
 	conn      net.Conn
-	frames    *derp.FrameReader
 	key       key.NodePublic
-	info      derp.ClientInfo
 	remote    netip.AddrPort
+	mesh      bool // has shown the mesh key
+	prober    bool
 	notIdeal  bool
 	connected time.Time
+	duplicate atomic.Bool // its key has other connections
 
-	queue  outbox
-	isHome atomic.Bool
+	queue    outbox
+	counters counters
+	read     readState
+	heardOf  heardOf
+	noRTT    bool // of sampleRTT: there is none to be had
 
-	// of the reader
-	lastKey key.NodePublic // destination of the last packet
-	lastSet *clientSet     // and its connections
+	endMu sync.Mutex
+	cause error         // why we ended it
+	ended chan struct{} // made by ending, closed when there is a cause
+}
+
+// readState is what only the reader uses.
+type readState struct {
+	in      reader
+	isHome  bool
+	last    route          // of the last packet
+	lastKey key.NodePublic // its destination
+	row     int            // packets in a row to it
+	seen    int            // packets
 	notHere *rate.Limiter
-
-	// of the sender, and of leave when the sender has ended
-	heard map[key.NodePublic]struct{} // sources whose departure is watched
-	load  load
-
-	toldOnce sync.Once
-	told     chan struct{} // closed when a Restarting was written
+	limiter limiter
+	wait    *time.Timer
 }
 
-func newClient(s *Server, in Incoming, frames *derp.FrameReader, k key.NodePublic, info derp.ClientInfo) *client {
-	c := &client{
-		server:    s,
-		conn:      in.Conn,
-		frames:    frames,
-		key:       k,
-		info:      info,
-		remote:    in.Remote,
-		notIdeal:  in.IdealNode != "",
-		connected: time.Now(),
-		notHere:   rate.NewLimiter(notHerePerSecond, notHereBurst),
-		heard:     make(map[key.NodePublic]struct{}),
-		told:      make(chan struct{}),
+// heardOf are the sources whose departure the client will be told (DERP-69). It
+// is for the sender, and for leave when that has ended.
+type heardOf struct {
+	sources map[key.NodePublic]struct{}
+	last    key.NodePublic // is in sources; zero for none
+}
+
+// serve runs a client that has logged in until its connection ends.
+func (c *client) serve(context.Context) error {
+	s := c.server
+	s.join(c)
+	defer s.leave(c)
+	if err := c.sendServerInfo(); err != nil {
+		return err
 	}
-	c.queue.init(s.queueDepth)
-	return c
+	c.queue.open(keepAlive + rand.N(keepAliveJitter))
+	err := c.readFrames()
+	c.endMu.Lock()
+	defer c.endMu.Unlock()
+	if c.cause != nil {
+		return c.cause
+	}
+	return err
 }
 
-// read takes frames until the connection ends or breaks a rule (DERP-42).
+// end closes the connection for a reason of ours; the first one counts.
+func (c *client) end(cause error) {
+	c.endMu.Lock()
+	if c.cause == nil {
+		c.cause = cause
+		if c.ended != nil {
+			close(c.ended)
+		}
+	}
+	c.endMu.Unlock()
+	hangUp(c.conn)
+}
+
+// endSoon is end for those who must not wait for the transport.
+func (c *client) endSoon(cause error) {
+	c.server.group.Go(func(context.Context) error {
+		c.end(cause)
+		return nil
+	})
+}
+
+// ending returns a channel that is closed when we have ended the connection.
+func (c *client) ending() <-chan struct{} {
+	c.endMu.Lock()
+	defer c.endMu.Unlock()
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+		if c.cause != nil {
+			close(c.ended)
+		}
+	}
+	return c.ended
+}
+
+// sendServerInfo completes the login, before any other frame (DERP-23).
+func (c *client) sendServerInfo() error {
+	info := derp.ServerInfo{Version: derp.ProtocolVersion}
+	if l := c.server.limit.Load(); c.server.advertise && !c.mesh { // DERP-68
+		info.TokenBucketBytesPerSecond, info.TokenBucketBytesBurst = l.BytesPerSecond, l.Burst
+	}
+	b, err := derp.AppendServerInfo(nil, c.server.private, c.key, info)
+	if err != nil {
+		return err
+	}
+	return c.write(b)
+}
+
+// write writes whole frames before the write deadline (DERP-61).
+func (c *client) write(b []byte) error {
+	timeout := c.server.writeTimeout
+	if c.mesh {
+		timeout = meshWriteTimeout
+	}
+	if timeout > 0 {
+		c.conn.SetWriteDeadline(time.Now().Add(timeout))
+	}
+	if _, err := c.conn.Write(b); err != nil {
+		return writeError(err)
+	}
+	return nil
+}
+
+// readFrames takes frames until the connection ends or breaks a rule (DERP-42).
 // There is no read deadline: a dead client fails the keep-alive write.
-func (c *client) read() error {
+func (c *client) readFrames() error {
 	for {
-		t, n, err := c.frames.Header()
+		t, n, err := c.read.in.header()
 		if err != nil {
 			return err
 		}
@@ -91,96 +172,81 @@ func (c *client) read() error {
 	}
 }
 
-// maxLen returns the largest payload a client may send in a frame of a known
-// type.
-func maxLen(t derp.FrameType) uint32 {
+// A rule says what payload length a frame of a client may have, and whether it
+// takes the mesh key to send it (DERP-08, section 5).
+type rule struct {
+	min, max uint32
+	mesh     bool
+}
+
+// ruleOf returns the rule for a type of frame; unknown ones are skipped.
+func ruleOf(t derp.FrameType) rule {
 	switch t {
 	case derp.FrameSendPacket:
-		return key.Size + derp.MaxPacketSize
+		return rule{min: key.Size, max: key.Size + derp.MaxPacketSize}
+	case derp.FrameForwardPacket:
+		return rule{min: 2 * key.Size, max: 2*key.Size + derp.MaxPacketSize, mesh: true}
 	case derp.FrameNotePreferred:
-		return 1
+		return rule{min: 1, max: 1}
 	case derp.FramePing:
-		return maxPing
+		return rule{min: derp.PingSize, max: maxPing}
+	case derp.FrameWatchConns:
+		return rule{mesh: true}
+	case derp.FrameClosePeer:
+		return rule{min: key.Size, max: key.Size, mesh: true}
 	}
-	return derp.MaxFrame
+	return rule{max: derp.MaxFrame}
 }
 
-func (c *client) handle(t derp.FrameType, n uint32) error {
-	if n > maxLen(t) {
-		return fmt.Errorf("%v frame of %d bytes, want at most %d", t, n, maxLen(t))
-	}
-	switch t {
-	case derp.FrameSendPacket, derp.FrameNotePreferred, derp.FramePing:
-	case derp.FrameForwardPacket, derp.FrameWatchConns, derp.FrameClosePeer:
-		return fmt.Errorf("%v frame without the mesh key", t)
-	case derp.FramePong:
-		return c.frames.Discard(n)
-	default:
-		c.server.stats.unknownFrames.Add(1)
-		return c.frames.Discard(n)
-	}
-	b, err := c.frames.Payload(n)
-	if err != nil {
-		return err
-	}
-	switch t {
-	case derp.FrameSendPacket:
-		return c.onPacket(b)
-	case derp.FrameNotePreferred:
-		return c.onPreferred(b)
-	}
-	return c.onPing(b)
-}
-
-// onPacket routes a packet to the active connection of its destination
-// (DERP-48).
-func (c *client) onPacket(b []byte) error {
-	dst, data, err := derp.ParsePacket(derp.FrameSendPacket, b)
-	if err != nil {
-		return err
-	}
-	st := &c.server.stats
-	st.packetsReceived.Add(1)
-	st.bytesReceived.Add(uint64(len(data)))
-	f := newFrame(c.key, data)
-	to := c.find(dst)
-	if to == nil {
-		st.drop(dropUnknown, f)
-		c.reportNotHere(dst, f)
-		f.release()
-		return nil
-	}
-	dropped, closed := to.queue.push(f)
-	if dropped != nil {
-		st.drop(dropReasonOf(closed), dropped)
-		dropped.release()
+// check reports a frame that breaks its rule.
+func (c *client) check(t derp.FrameType, n uint32) error {
+	switch r := ruleOf(t); {
+	case r.mesh && !c.mesh:
+		return because(ClosedNoMeshKey, fmt.Errorf("%v frame without the mesh key", t))
+	case n > r.max:
+		return because(ClosedOversized, fmt.Errorf("%v frame of %d bytes, want at most %d", t, n, r.max))
+	case n < r.min:
+		return because(ClosedMalformed, fmt.Errorf("%v frame of %d bytes, want at least %d", t, n, r.min))
 	}
 	return nil
 }
 
-// find returns the active connection of a key, nil for none.
-func (c *client) find(dst key.NodePublic) *client {
-	if dst == c.lastKey && c.lastSet != nil {
-		if to := c.lastSet.active.Load(); to != nil {
-			return to
-		}
+func (c *client) handle(t derp.FrameType, n uint32) error {
+	if err := c.check(t, n); err != nil {
+		return err
 	}
-	c.lastKey, c.lastSet = dst, c.server.registry.lookup(dst)
-	if c.lastSet == nil {
+	if !c.mesh {
+		c.read.limiter.wait(c, n)
+	}
+	if c.duplicate.Load() {
+		c.server.registry.heard(c)
+	}
+	switch t {
+	case derp.FrameSendPacket:
+		return c.onSendPacket(n)
+	case derp.FrameForwardPacket:
+		return c.onForwardPacket(n)
+	case derp.FrameNotePreferred:
+		return c.onPreferred()
+	case derp.FramePing:
+		return c.onPing(n)
+	case derp.FrameWatchConns:
+		c.server.watch(c)
 		return nil
+	case derp.FrameClosePeer:
+		return c.onClosePeer()
+	case derp.FramePong:
+	default:
+		c.server.stats.unknownFrames.Add(1)
 	}
-	return c.lastSet.active.Load()
+	return c.read.in.discard(n)
 }
 
-// reportNotHere tells the client that its disco packet had nowhere to go; other
-// packets are dropped silently (DERP-71).
-func (c *client) reportNotHere(dst key.NodePublic, f *frame) {
-	if f.disco && c.notHere.Allow() {
-		c.queue.pushGone(dst, derp.GoneNotHere)
+func (c *client) onPreferred() error {
+	b, err := c.read.in.take(1)
+	if err != nil {
+		return noEOF(err)
 	}
-}
-
-func (c *client) onPreferred(b []byte) error {
 	home, err := derp.ParseNotePreferred(b)
 	if err != nil {
 		return err
@@ -189,125 +255,27 @@ func (c *client) onPreferred(b []byte) error {
 	return nil
 }
 
-func (c *client) onPing(b []byte) error {
+func (c *client) onPing(n uint32) error {
+	b, err := c.read.in.take(derp.PingSize)
+	if err != nil {
+		return noEOF(err)
+	}
 	data, err := derp.ParsePing(derp.FramePing, b)
 	if err != nil {
 		return err
 	}
 	c.server.stats.pings.Add(1)
 	c.queue.pushPong(data)
-	return nil
+	return c.read.in.discard(n - derp.PingSize)
 }
 
-// send writes what is queued, and a keep-alive at intervals that differ between
-// clients. All that waits goes out in as few writes as it fits (DERP-56).
-func (c *client) send(ctx context.Context) error {
-	every := keepAlive + rand.N(keepAliveJitter)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		c.queue.take(&c.load)
-		if !c.load.empty() {
-			if err := c.writeLoad(); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.queue.wake:
-		case <-tick.C:
-			if err := c.write(derp.AppendHeader(nil, derp.FrameKeepAlive, 0)); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// writeLoad writes c.load through a borrowed buffer.
-func (c *client) writeLoad() error {
-	p := writePool.Get().(*[]byte)
-	defer writePool.Put(p)
-	b := (*p)[:0]
-	for _, g := range c.load.gone {
-		b = c.appendGone(b, g)
-	}
-	b = append(b, c.load.own...)
-	from := 0
-	for i, f := range c.load.frames {
-		if len(b) > 0 && len(b)+len(f.b) > writeSize {
-			if err := c.writeFrames(b, from, i); err != nil {
-				return err
-			}
-			b, from = b[:0], i
-		}
-		b = append(b, f.b...)
-		c.watchSource(f.src())
-	}
-	if err := c.writeFrames(b, from, len(c.load.frames)); err != nil {
+func (c *client) onClosePeer() error {
+	target, err := c.read.in.key()
+	if err != nil {
 		return err
 	}
-	c.server.stats.pongs.Add(uint64(c.load.pongs))
-	if c.load.restarting {
-		c.toldOnce.Do(func() { close(c.told) })
-	}
+	c.server.closePeer(target, c)
 	return nil
-}
-
-// writeFrames writes b, which ends with the frames from to end of the load.
-func (c *client) writeFrames(b []byte, from, end int) error {
-	st := &c.server.stats
-	if err := c.write(b); err != nil {
-		for _, f := range c.load.frames[from:] {
-			st.drop(dropWrite, f)
-		}
-		return err
-	}
-	st.writes.Add(1)
-	for _, f := range c.load.frames[from:end] {
-		st.packetsSent.Add(1)
-		st.bytesSent.Add(uint64(f.dataLen()))
-		f.release()
-	}
-	return nil
-}
-
-// appendGone appends a notice and forgets the peer, so that its next departure
-// is told as well (DERP-70).
-func (c *client) appendGone(b []byte, g gone) []byte {
-	if g.why == derp.GoneDisconnected {
-		delete(c.heard, g.peer)
-		c.server.stats.goneDisconnected.Add(1)
-	} else {
-		c.server.stats.goneNotHere.Add(1)
-	}
-	return derp.AppendPeerGone(b, g.peer, g.why)
-}
-
-// watchSource has the client told when a source it received from leaves.
-func (c *client) watchSource(src key.NodePublic) {
-	if _, ok := c.heard[src]; ok {
-		return
-	}
-	if c.server.registry.watch(src, c) {
-		c.heard[src] = struct{}{}
-		return
-	}
-	c.queue.pushGone(src, derp.GoneDisconnected)
-}
-
-// write writes whole frames before the write deadline. A client that cannot
-// take them in time is disconnected, never waited for (DERP-63).
-func (c *client) write(b []byte) error {
-	if d := c.server.writeTimeout; d > 0 {
-		c.conn.SetWriteDeadline(time.Now().Add(d))
-	}
-	_, err := c.conn.Write(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.server.stats.writeTimeouts.Add(1)
-	}
-	return err
 }
 
 // restarting tells the client of a restart; the channel is closed when it has
@@ -317,6 +285,5 @@ func (c *client) restarting(spread, tryFor time.Duration) <-chan struct{} {
 	if spread > 0 {
 		r.ReconnectIn = rand.N(spread)
 	}
-	c.queue.pushRestarting(r)
-	return c.told
+	return c.queue.pushRestarting(r)
 }

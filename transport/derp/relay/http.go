@@ -1,12 +1,15 @@
 package relay
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/derp/websocket"
 )
 
 // Headers of the captive-portal check (DERP-103).
@@ -28,37 +31,60 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
-// serveUpgrade turns an HTTP request into a client.
+// serveUpgrade turns an HTTP request into a client. It returns after the login:
+// the client runs on a goroutine of its own, so that what the HTTP server holds
+// for a connection is let go (DERP-162).
 func (s *Server) serveUpgrade(w http.ResponseWriter, r *http.Request) {
-	upgrade := strings.ToLower(r.Header.Get("Upgrade"))
-	switch {
-	case upgrade == "websocket" && strings.Contains(r.Header.Get("Sec-Websocket-Protocol"), "derp"):
-		http.Error(w, "DERP over WebSocket is not supported by this relay; use Upgrade: DERP", http.StatusNotImplemented)
-		return
-	case upgrade != "derp" && upgrade != "websocket": // old clients say WebSocket but speak DERP (DERP-96)
-		http.Error(w, "DERP requires connection upgrade", http.StatusUpgradeRequired)
-		return
-	}
-	hj, ok := w.(http.Hijacker)
+	in, ok := s.upgrade(w, r)
 	if !ok {
-		http.Error(w, "DERP requires HTTP/1.1", http.StatusInternalServerError)
 		return
 	}
-	conn, rw, err := hj.Hijack()
+	in.IdealNode = r.Header.Get(derp.IdealNodeHeader)
+	in.Remote, _ = netip.ParseAddrPort(r.RemoteAddr)
+	c, err := s.admit(in)
+	if err != nil {
+		s.log.Debug("relay client did not log in", "remote", in.Remote, "err", err)
+	}
+	if c != nil {
+		s.group.Go(func(context.Context) error {
+			if err := s.run(c); err != nil {
+				s.log.Debug("relay client ended", "remote", in.Remote, "err", err)
+			}
+			return nil
+		})
+	}
+}
+
+// upgrade takes the connection from the HTTP server. When it fails it has
+// answered.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (in Incoming, ok bool) {
+	if websocket.IsUpgrade(r) {
+		conn, err := websocket.Accept(w, r)
+		if err != nil {
+			return in, false
+		}
+		conn.SetDeadline(time.Time{}) // those of the HTTP server
+		s.stats.webSockets.Add(1)
+		return Incoming{Conn: conn}, true
+	}
+	switch strings.ToLower(r.Header.Get("Upgrade")) {
+	case "derp", "websocket": // old clients say WebSocket but speak DERP (DERP-96)
+	default:
+		http.Error(w, "DERP requires connection upgrade", http.StatusUpgradeRequired)
+		return in, false
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "DERP requires HTTP/1.1", http.StatusInternalServerError)
-		return
+		return in, false
 	}
 	conn.SetDeadline(time.Time{}) // those of the HTTP server
-	in := Incoming{Conn: conn, IdealNode: r.Header.Get(derp.IdealNodeHeader)}
-	in.Pending, _ = rw.Reader.Peek(rw.Reader.Buffered())
-	in.Remote, _ = netip.ParseAddrPort(r.RemoteAddr)
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	in = Incoming{Conn: conn, Pending: slices.Clone(early)}
 	if r.Header.Get(derp.FastStartHeader) != "1" { // in a fast start nobody reads a response (DERP-98)
 		in.Response = s.upgradeResponse()
 	}
-	if err := s.Accept(r.Context(), in); err != nil {
-		s.log.Debug("relay client ended", "remote", r.RemoteAddr, "err", err)
-	}
+	return in, true
 }
 
 // upgradeResponse is the answer to an upgrade without fast start (DERP-97).

@@ -2,12 +2,12 @@ package relay
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/derp/websocket"
 )
 
 // TestEndpoints: DERP-95, DERP-103, DERP-173.
@@ -57,15 +58,26 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// TestWebSocket: a real WebSocket client is told that it cannot be served.
+// TestWebSocket: DERP-99, DERP-100: packets of all sizes between a client over
+// WebSocket and one without, on one relay.
 func TestWebSocket(t *testing.T) {
-	r := httptest.NewRequest("GET", "/derp", nil)
-	r.Header.Set("Upgrade", "websocket")
-	r.Header.Set("Sec-WebSocket-Protocol", "derp")
-	w := httptest.NewRecorder()
-	New(key.NewNode(), Options{}).Handler().ServeHTTP(w, r)
-	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "Upgrade: DERP") {
-		t.Errorf("%d %q", w.Code, w.Body)
+	st := run(t, true)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	url := fmt.Sprintf("https://127.0.0.1:%d/derp", st.node.DERPPort)
+	conn, err := websocket.Dial(ctx, url, &tls.Config{RootCAs: st.roots}, new(net.Dialer).DialContext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := login(t, derp.NewStream(conn), key.NewNode()), st.join(t, key.NewNode())
+	for _, n := range []int{0, 1, 1400, 30000, 65536} {
+		a.send(b.key, strings.Repeat("x", n))
+		b.expectPacket(a.key, strings.Repeat("x", n))
+		b.send(a.key, strings.Repeat("y", n))
+		a.expectPacket(b.key, strings.Repeat("y", n))
+	}
+	if n := st.Stats().WebSockets; n != 1 {
+		t.Errorf("%d WebSockets accepted, want 1", n)
 	}
 }
 

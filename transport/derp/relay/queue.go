@@ -3,83 +3,15 @@ package relay
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/transport/derp"
 )
 
-// frameSize is the capacity in bytes of a pooled frame: a WireGuard datagram on
-// any common path, and the header.
-const frameSize = 2048
-
-// maxGone bounds the notices that wait for one client.
-const maxGone = 1024
-
-// A frame is one RecvPacket frame on its way to a client, copied once from the
-// sender's read buffer and handed from queue to writer (DERP-163).
-type frame struct {
-	b     []byte
-	disco bool
-}
-
-var framePool = sync.Pool{New: func() any { return &frame{b: make([]byte, 0, frameSize)} }}
-
-// newFrame returns a frame with data from src.
-func newFrame(src key.NodePublic, data []byte) *frame {
-	f := framePool.Get().(*frame)
-	f.b = derp.AppendRecvPacket(f.b[:0], src, data)
-	f.disco = derp.IsDisco(data)
-	return f
-}
-
-// release gives the frame back; a large one is left to the garbage collector.
-func (f *frame) release() {
-	if cap(f.b) == frameSize {
-		framePool.Put(f)
-	}
-}
-
-func (f *frame) src() key.NodePublic {
-	return key.NodePublicFromRaw([key.Size]byte(f.b[derp.HeaderSize:]))
-}
-
-// dataLen returns the length of the packet in the frame.
-func (f *frame) dataLen() int { return len(f.b) - derp.SendHeaderSize }
-
-// A fifo holds a bounded number of frames; its memory is made on first use.
-type fifo struct {
-	ring        []*frame
-	start, used int
-}
-
-// push appends f; when there are depth frames already the oldest is returned.
-func (q *fifo) push(f *frame, depth int) (oldest *frame) {
-	if q.ring == nil {
-		q.ring = make([]*frame, depth)
-	}
-	if q.used == depth {
-		oldest = q.pop()
-	}
-	q.ring[(q.start+q.used)%depth] = f
-	q.used++
-	return oldest
-}
-
-func (q *fifo) pop() *frame {
-	f := q.ring[q.start]
-	q.ring[q.start] = nil
-	q.start = (q.start + 1) % len(q.ring)
-	q.used--
-	return f
-}
-
-// appendAll moves all frames to dst.
-func (q *fifo) appendAll(dst []*frame) []*frame {
-	for q.used > 0 {
-		dst = append(dst, q.pop())
-	}
-	return dst
-}
+// stuckAfter is how long a sender may be busy with one write before nobody has
+// patience with it any more.
+const stuckAfter = 20 * time.Millisecond
 
 // A gone is a notice that a peer cannot be reached.
 type gone struct {
@@ -88,138 +20,324 @@ type gone struct {
 }
 
 // An outbox is what waits for one client's sender: packets, and frames of the
-// server's own. Any goroutine may push.
+// server's own. Any goroutine may push, and never waits. Memory is made when
+// something comes: most clients are idle most of the time (DERP-162).
 type outbox struct {
-	wake  chan struct{} // holds a token when a waiting sender has something to do
+	start func() // starts a sender
 	depth int
 
-	mu      sync.Mutex
-	waiting bool
-	yields  int // how often pushers made way for the sender since its last take
-	closed  bool
+	mu     sync.Mutex
+	state  senderState
+	closed bool
+	wake   chan struct{} // holds a token when a resting sender has something to do
+	ended  chan struct{} // made by close to wait for the sender
+	room   chan struct{} // made by awaitRoom, closed when the sender takes
+	taken  time.Time     // when the sender last took
+	yields int           // how often pushers made way for it since then
+	alive  *time.Timer   // pushes keep-alives
+
 	disco   fifo
 	other   fifo
-	gone    map[gone]struct{} // deduplicated; DERP-72
+	gone    map[gone]struct{} // deduplicated; at most one per source heard, and some NotHere; DERP-72
+	updates []update          // for a mesh watcher
 	own     []byte            // whole frames in front of all packets
-	pongs   int               // in own; at most one
-
-	restarting bool // own holds a Restarting
+	signals signals
 }
 
-func (q *outbox) init(depth int) {
-	q.wake = make(chan struct{}, 1)
-	q.depth = depth
+// A senderState says what the goroutine that writes is doing.
+type senderState int
+
+const (
+	senderHeld    senderState = iota // none may start yet: the login is not complete
+	senderNone                       // none is needed
+	senderBusy                       // one is taking and writing
+	senderResting                    // one waits for more
+)
+
+// signals are frames of which one at a time is enough.
+type signals struct {
+	pong, keepAlive bool
+	restarting      chan struct{} // closed when it has been written; nil for none
+}
+
+// count returns how many frames they are.
+func (s *signals) count() int {
+	n := 0
+	for _, on := range [...]bool{s.pong, s.keepAlive, s.restarting != nil} {
+		if on {
+			n++
+		}
+	}
+	return n
+}
+
+// done tells who waits that the frames were written, or never will be.
+func (s *signals) done() {
+	if s.restarting != nil {
+		close(s.restarting)
+	}
+	*s = signals{}
 }
 
 // push queues f and returns the frame that had to go for it: the oldest of its
 // kind, or f itself when the client has ended; nil when all is well. A pusher
-// that is faster than a healthy sender gives way to it, for one that is stuck
-// it does so a few times only.
-func (q *outbox) push(f *frame) (dropped *frame, closed bool) {
+// that is patient gets a channel instead when the queue is full and its sender
+// at work: f was not queued, and there is room when the channel is closed.
+func (q *outbox) push(f *frame, patient bool) (dropped *frame, why DropReason, room <-chan struct{}) {
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
-		return f, true
+		return f, DropGone, nil
 	}
 	kind := &q.other
 	if f.disco {
 		kind = &q.disco
+	}
+	if patient && kind.used == q.depth && time.Since(q.taken) < stuckAfter {
+		room = q.awaitRoom()
+		q.mu.Unlock()
+		return nil, 0, room
 	}
 	dropped = kind.push(f, q.depth)
 	yield := kind.used > q.depth/2 && q.yields < q.depth
 	if yield {
 		q.yields++
 	}
-	q.unlockAndWake()
+	q.unlock()
 	if yield {
-		runtime.Gosched() // let the sender drain what would overflow
+		runtime.Gosched() // let the sender take what would overflow; a few times only
 	}
-	return dropped, false
+	return dropped, DropQueueHead, nil
 }
 
-// pushGone queues a notice; false when there are too many.
-func (q *outbox) pushGone(peer key.NodePublic, why derp.GoneReason) bool {
+// awaitRoom returns the channel that is closed when the sender next takes.
+func (q *outbox) awaitRoom() <-chan struct{} {
+	if q.room == nil {
+		q.room = make(chan struct{})
+	}
+	return q.room
+}
+
+// pushGone queues a notice.
+func (q *outbox) pushGone(peer key.NodePublic, why derp.GoneReason) {
 	q.mu.Lock()
-	defer q.unlockAndWake()
-	if q.closed || len(q.gone) >= maxGone {
-		return false
+	defer q.unlock()
+	if q.closed {
+		return
 	}
 	if q.gone == nil {
 		q.gone = make(map[gone]struct{})
 	}
 	q.gone[gone{peer, why}] = struct{}{}
-	return true
 }
 
-// pushPong queues the answer to a ping; false when one is waiting already
-// (DERP-59).
-func (q *outbox) pushPong(data [derp.PingSize]byte) bool {
+// pushUpdate queues news for a watcher; full is true when that was one too
+// many.
+func (q *outbox) pushUpdate(u update) (full bool) {
 	q.mu.Lock()
-	defer q.unlockAndWake()
-	if q.closed || q.pongs > 0 {
+	defer q.unlock()
+	if q.closed {
 		return false
 	}
-	q.pongs++
-	q.own = derp.AppendPing(q.own, derp.FramePong, data)
-	return true
-}
-
-// pushRestarting queues the news of a restart.
-func (q *outbox) pushRestarting(r derp.Restarting) {
-	q.mu.Lock()
-	defer q.unlockAndWake()
-	if q.restarting {
-		return
+	if len(q.updates) >= maxUpdates {
+		return true
 	}
-	q.restarting = true
-	q.own = derp.AppendRestarting(q.own, r)
+	q.updates = append(q.updates, u)
+	return false
 }
 
-func (q *outbox) unlockAndWake() {
-	wake := q.waiting
-	q.waiting = false
-	q.mu.Unlock()
-	if wake {
-		select {
-		case q.wake <- struct{}{}:
-		default:
+// pushPong queues the answer to a ping, unless one is waiting already
+// (DERP-59).
+func (q *outbox) pushPong(data [derp.PingSize]byte) {
+	q.mu.Lock()
+	defer q.unlock()
+	if !q.closed && !q.signals.pong {
+		q.signals.pong = true
+		q.own = derp.AppendPing(q.own, derp.FramePong, data)
+	}
+}
+
+// pushKeepAlive queues a keep-alive, unless one is waiting already; false when
+// the client has ended.
+func (q *outbox) pushKeepAlive() bool {
+	q.mu.Lock()
+	defer q.unlock()
+	if !q.closed && !q.signals.keepAlive {
+		q.signals.keepAlive = true
+		q.own = derp.AppendHeader(q.own, derp.FrameKeepAlive, 0)
+	}
+	return !q.closed
+}
+
+// pushRestarting queues the news of a restart. The channel is closed when it has
+// been written or the client has ended.
+func (q *outbox) pushRestarting(r derp.Restarting) <-chan struct{} {
+	q.mu.Lock()
+	defer q.unlock()
+	told := q.signals.restarting
+	if told != nil {
+		return told
+	}
+	told = make(chan struct{})
+	if q.closed {
+		close(told)
+		return told
+	}
+	q.signals.restarting = told
+	q.own = derp.AppendRestarting(q.own, r)
+	return told
+}
+
+// open lets the sender start, after the login, and has a keep-alive sent at each
+// interval.
+func (q *outbox) open(every time.Duration) {
+	q.mu.Lock()
+	defer q.unlock()
+	q.state = senderNone
+	q.alive = time.AfterFunc(every, func() {
+		if q.pushKeepAlive() {
+			q.alive.Reset(every)
+		}
+	})
+}
+
+// unlock unlocks, and sees to it that a sender takes what waits.
+func (q *outbox) unlock() {
+	switch {
+	case q.state == senderResting:
+		if q.pending() || q.closed {
+			q.state = senderBusy
+			q.wake <- struct{}{}
+		}
+	case q.state == senderNone:
+		if q.pending() && !q.closed {
+			q.state = senderBusy
+			q.start()
 		}
 	}
+	q.mu.Unlock()
+}
+
+func (q *outbox) pending() bool {
+	return q.disco.used+q.other.used+len(q.gone)+len(q.updates)+len(q.own) > 0
+}
+
+// queued returns how many packets wait.
+func (q *outbox) queued() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.disco.used + q.other.used
 }
 
 // A load is what a sender takes from its outbox at once.
 type load struct {
-	own    []byte
-	gone   []gone
-	frames []*frame
-
-	pongs      int
-	restarting bool
+	own     []byte
+	gone    []gone
+	updates []update
+	frames  []*frame
+	signals signals
 }
 
-func (l *load) empty() bool { return len(l.own) == 0 && len(l.gone) == 0 && len(l.frames) == 0 }
-
 // take moves everything to l, disco in front of other packets. When there is
-// nothing, the next push puts a token in q.wake.
-func (q *outbox) take(l *load) {
+// nothing, the sender rests: the next push puts a token in q.wake. When the
+// client has ended it is to end as well.
+func (q *outbox) take(l *load, now time.Time) senderState {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l.own = append(l.own[:0], q.own...)
-	l.pongs, l.restarting = q.pongs, q.restarting
-	q.own, q.pongs, q.restarting = q.own[:0], 0, false
+	switch {
+	case q.closed:
+		q.retire()
+	case !q.pending():
+		q.state = senderResting
+		if q.wake == nil {
+			q.wake = make(chan struct{}, 1)
+		}
+	default:
+		q.moveTo(l)
+		q.taken, q.yields = now, 0
+		q.makeRoom()
+	}
+	return q.state
+}
+
+func (q *outbox) moveTo(l *load) {
+	l.own, q.own = append(l.own[:0], q.own...), q.own[:0]
 	l.gone = l.gone[:0]
 	for g := range q.gone {
 		l.gone = append(l.gone, g)
 	}
 	clear(q.gone)
+	l.updates, q.updates = q.updates, nil
 	l.frames = q.other.appendAll(q.disco.appendAll(l.frames[:0]))
-	q.waiting, q.yields = l.empty(), 0
+	l.signals, q.signals = q.signals, signals{}
 }
 
-// close refuses all further frames and returns those that are left.
-func (q *outbox) close() []*frame {
+// leaveOff ends a sender that has rested long enough; false when there is a
+// token for it after all.
+func (q *outbox) leaveOff() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.state == senderBusy {
+		return false
+	}
+	q.retire()
+	return true
+}
+
+// abort ends a sender that has failed.
+func (q *outbox) abort() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	q.makeRoom()
+	q.retire()
+}
+
+// retire notes that there is no sender any more, and lets memory go.
+func (q *outbox) retire() {
+	q.state = senderNone
+	q.own, q.gone, q.wake = nil, nil, nil
+	if q.disco.used+q.other.used == 0 {
+		q.disco.ring, q.other.ring = nil, nil
+	}
+	if q.ended != nil {
+		close(q.ended)
+		q.ended = nil
+	}
+}
+
+// makeRoom frees those who wait for room.
+func (q *outbox) makeRoom() {
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
+}
+
+// close refuses all further frames, waits for the sender, whose connection must
+// have been closed, and returns the packets that are left.
+func (q *outbox) close() []*frame {
+	if ended := q.refuse(); ended != nil {
+		<-ended
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.signals.done()
 	return q.other.appendAll(q.disco.appendAll(nil))
+}
+
+// refuse refuses all further frames. It returns a channel that is closed when
+// the sender has ended, nil when there is none.
+func (q *outbox) refuse() <-chan struct{} {
+	q.mu.Lock()
+	defer q.unlock()
+	q.closed = true
+	q.makeRoom()
+	if q.alive != nil {
+		q.alive.Stop()
+	}
+	if q.state == senderBusy || q.state == senderResting {
+		q.ended = make(chan struct{})
+	}
+	return q.ended
 }

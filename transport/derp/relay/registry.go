@@ -1,19 +1,19 @@
 package relay
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/transport/derp"
 )
 
 // shards is how many locks the registry has. A lookup on the packet path takes
 // one of them for reading, and none when the sender's last destination is
-// still right (DERP-49).
+// still connected here (DERP-49).
 const shards = 64
 
-// A registry knows which connections there are for each key.
+// A registry knows for each key its connections, or the relays that have one.
 type registry [shards]shard
 
 type shard struct {
@@ -21,13 +21,25 @@ type shard struct {
 	sets map[key.NodePublic]*clientSet
 }
 
-// A clientSet is all connections of one key. Packets go to the active one.
+// A clientSet is all ways to one key. Packets go to the active connection.
 type clientSet struct {
-	active atomic.Pointer[client] // nil: the set has left the registry, or its connections fight
+	active atomic.Pointer[client] // nil: not connected here, or its connections fight
 
 	// guarded by the shard's lock
-	conns    []*client            // oldest first
-	watchers map[*client]struct{} // clients that have received from this key
+	dup         *duplicates[*client] // nil unless there is more than one connection
+	via         []Forwarder          // oldest first
+	subscribers map[*client]struct{} // clients that have received from this key; DERP-69
+}
+
+// conns returns how many connections the key has here.
+func (set *clientSet) conns() int {
+	switch {
+	case set.dup != nil:
+		return len(set.dup.members)
+	case set.active.Load() != nil:
+		return 1
+	}
+	return 0
 }
 
 func (r *registry) init() {
@@ -43,52 +55,119 @@ func (r *registry) shard(k key.NodePublic) *shard {
 	return &r[raw[0]%shards]
 }
 
-// lookup returns the connections of a key, nil for none.
-func (r *registry) lookup(k key.NodePublic) *clientSet {
+// make returns the set of a key, a new one if need be.
+func (sh *shard) make(k key.NodePublic) *clientSet {
+	set := sh.sets[k]
+	if set == nil {
+		set = new(clientSet)
+		sh.sets[k] = set
+	}
+	return set
+}
+
+// tidy drops a set without any way to its key and tells its subscribers. They
+// are told while the lock is held, so that no packet of a later connection
+// comes before the notice.
+func (sh *shard) tidy(k key.NodePublic, set *clientSet) {
+	if set.conns() > 0 || len(set.via) > 0 {
+		return
+	}
+	delete(sh.sets, k)
+	for c := range set.subscribers {
+		c.queue.pushGone(k, derp.GoneDisconnected)
+	}
+}
+
+// A route is where a packet goes: to a connection, else to a forwarder, else
+// nowhere.
+type route struct {
+	set *clientSet // of the destination
+	to  *client
+	via Forwarder
+	why DropReason // of nowhere
+}
+
+// route returns the way to a key (DERP-48).
+func (r *registry) route(k key.NodePublic) route {
 	sh := r.shard(k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	return sh.sets[k]
+	set := sh.sets[k]
+	switch {
+	case set == nil:
+		return route{why: DropUnknown}
+	case set.active.Load() != nil:
+		return route{set: set, to: set.active.Load()}
+	case set.dup != nil:
+		return route{set: set, why: DropDuplicate}
+	}
+	return route{set: set, via: set.via[0]}
 }
 
 // add makes c the active connection of its key; older ones stay and are still
-// read (DERP-43).
+// read (DERP-43, DERP-44). Watchers are told of every connection.
 func (r *registry) add(c *client) {
 	sh := r.shard(c.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	set := sh.sets[c.key]
-	if set == nil {
-		set = new(clientSet)
-		sh.sets[c.key] = set
+	set := sh.make(c.key)
+	old := set.active.Swap(c)
+	switch {
+	case set.dup != nil:
+		set.dup.join(c)
+		c.duplicate.Store(true)
+	case old != nil:
+		set.dup = newDuplicates(c.server.duplicates, old, c)
+		old.duplicate.Store(true)
+		c.duplicate.Store(true)
 	}
-	set.conns = append(set.conns, c)
-	set.active.Store(c)
+	if set.dup != nil {
+		c.server.stats.dupConns.Add(1)
+	}
+	c.server.broadcast(update{PeerPresent: c.present()})
 }
 
-// remove takes c out; the newest that remains becomes active. If c was the last
-// one, the clients that were to be told are returned.
-func (r *registry) remove(c *client) []*client {
+// heard notes a frame of a connection whose key has others (DERP-45).
+func (r *registry) heard(c *client) {
+	sh := r.shard(c.key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if set := sh.sets[c.key]; set.dup != nil {
+		set.dup.heard(c)
+		set.active.Store(set.dup.active())
+	}
+}
+
+// remove takes c out (DERP-46).
+func (r *registry) remove(c *client) {
 	sh := r.shard(c.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	set := sh.sets[c.key]
-	set.conns = slices.DeleteFunc(set.conns, func(o *client) bool { return o == c })
-	if n := len(set.conns); n > 0 {
-		set.active.Store(set.conns[n-1])
-		return nil
+	if set.dup != nil {
+		set.leave(c)
+		return
 	}
 	set.active.Store(nil)
-	delete(sh.sets, c.key)
-	watchers := make([]*client, 0, len(set.watchers))
-	for w := range set.watchers {
-		watchers = append(watchers, w)
-	}
-	return watchers
+	c.server.broadcast(update{PeerPresent: derp.PeerPresent{Peer: c.key}, gone: true})
+	sh.tidy(c.key, set)
 }
 
-// watch has c told when peer leaves; false when it has left already.
-func (r *registry) watch(peer key.NodePublic, c *client) bool {
+// leave takes c out of several connections.
+func (set *clientSet) leave(c *client) {
+	single, one := set.dup.leave(c)
+	if !one {
+		set.active.Store(set.dup.active())
+		return
+	}
+	single.duplicate.Store(false)
+	set.dup = nil
+	set.active.Store(single)
+}
+
+// subscribe has c told when peer leaves the region; false when there is no way
+// to it now.
+func (r *registry) subscribe(peer key.NodePublic, c *client) bool {
 	sh := r.shard(peer)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -96,33 +175,80 @@ func (r *registry) watch(peer key.NodePublic, c *client) bool {
 	if set == nil {
 		return false
 	}
-	if set.watchers == nil {
-		set.watchers = make(map[*client]struct{})
+	if set.subscribers == nil {
+		set.subscribers = make(map[*client]struct{})
 	}
-	set.watchers[c] = struct{}{}
+	set.subscribers[c] = struct{}{}
 	return true
 }
 
-// unwatch undoes watch.
-func (r *registry) unwatch(peer key.NodePublic, c *client) {
+// unsubscribe undoes subscribe.
+func (r *registry) unsubscribe(peer key.NodePublic, c *client) {
 	sh := r.shard(peer)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if set := sh.sets[peer]; set != nil {
-		delete(set.watchers, c)
+		delete(set.subscribers, c)
 	}
 }
 
-// count returns the number of keys and of connections.
-func (r *registry) count() (keys, conns int) {
+// connections returns all connections of a key.
+func (r *registry) connections(k key.NodePublic) []*client {
+	sh := r.shard(k)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	set := sh.sets[k]
+	if set == nil {
+		return nil
+	}
+	return set.appendConns(nil)
+}
+
+func (set *clientSet) appendConns(all []*client) []*client {
+	if set.dup == nil {
+		if c := set.active.Load(); c != nil {
+			all = append(all, c)
+		}
+		return all
+	}
+	for c := range set.dup.members {
+		all = append(all, c)
+	}
+	return all
+}
+
+// A census is how many keys and connections a registry holds.
+type census struct {
+	local, remote, conns int // keys with and without a connection here; connections
+	dupKeys, dupConns    int
+	empty                int // sets that should have been dropped
+}
+
+func (r *registry) census() (n census) {
 	for i := range r {
 		sh := &r[i]
 		sh.mu.RLock()
-		keys += len(sh.sets)
 		for _, set := range sh.sets {
-			conns += len(set.conns)
+			n.add(set)
 		}
 		sh.mu.RUnlock()
 	}
-	return keys, conns
+	return n
+}
+
+func (n *census) add(set *clientSet) {
+	conns := set.conns()
+	n.conns += conns
+	switch {
+	case conns > 0:
+		n.local++
+	case len(set.via) > 0:
+		n.remote++
+	default:
+		n.empty++
+	}
+	if set.dup != nil {
+		n.dupKeys++
+		n.dupConns += conns
+	}
 }

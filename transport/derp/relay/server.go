@@ -1,29 +1,29 @@
 // Package relay is the DERP server: it passes packets between clients named by
-// their node keys, over connections that someone else has accepted.
+// their node keys, over connections that someone else has accepted, and through
+// other relays of its region.
 //
 // It owns the registry of clients, their queues and what drops from them. It
 // opens no socket: [Server.Handler] takes connections from an http.Server,
-// [Server.Accept] from anything else. Mesh links, client verification and
-// receive limits are not here yet.
+// [Server.Accept] from anything else. Who may connect is said by
+// Options.Verify; the links to other relays are made by package mesh, which
+// [Server.AddForwarder] takes.
 //
-// Source: doc/protocol/derp.md sections 6, 8 and 10.
+// Source: doc/protocol/derp.md sections 6, 8, 9 and 10.
 package relay
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
-	"github.com/seed94491740/tsnode/transport/derp"
 )
 
 // Defaults and times of a server.
@@ -34,13 +34,13 @@ const (
 	// DefaultQueueDepth is how many packets of each kind wait for one client
 	// (DERP-52).
 	DefaultQueueDepth = 32
+	// DefaultMaxLogins is how many clients may be logging in at once.
+	DefaultMaxLogins = 4096
 
-	loginTimeout    = 10 * time.Second // for each half of the login; DERP-22
 	keepAlive       = 60 * time.Second // DERP-58
 	keepAliveJitter = 5 * time.Second
 
-	maxClientInfo = 256 << 10 // bytes; DERP-08
-	maxPing       = 1000      // bytes; DERP-08
+	maxPing = 1000 // bytes; DERP-08
 )
 
 // Options are what a server may be told beside its key. The zero Options are
@@ -53,55 +53,118 @@ type Options struct {
 	// DefaultQueueDepth. A relay that shares few cores with its clients loses
 	// less with 256.
 	QueueDepth int
+
+	MaxLogins  int // clients that are logging in; 0 = DefaultMaxLogins
+	MeshKey    key.Mesh
+	Duplicates DuplicatePolicy
+
+	RateLimit          RateLimit // of each client; zero = none
+	AdvertiseRateLimit bool      // clients are told, so that they drop instead of being slowed down (DERP-68)
+
+	// Verify says whether a client may stay; nil admits everyone. It is called
+	// concurrently, and not for mesh peers.
+	Verify func(ctx context.Context, c Candidate) error
 }
 
-// ErrClosed is what Accept returns on a server that is closed.
-var ErrClosed = errors.New("relay: server is closed")
+// Errors of Accept.
+var (
+	// ErrClosed is what Accept returns on a server that is closed.
+	ErrClosed = errors.New("relay: server is closed")
+
+	errEnded  = because(ClosedByServer, ErrClosed)
+	errLogins = because(ClosedLoginFlood, errors.New("relay: too many clients are logging in"))
+)
 
 // A Server is one relay.
 type Server struct {
+	config
+	registry   registry
+	stats      stats
+	limit      atomic.Pointer[limitPeriod]
+	watchers   atomic.Pointer[[]*client] // replaced under mu
+	loginBytes atomic.Int64
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	group      *actor.Group // senders, and clients of Handler
+
+	mu       sync.Mutex
+	closed   bool
+	logins   int
+	conns    map[net.Conn]*client // nil while logging in and leaving
+	past     flow                 // of clients that have left
+	accepts  sync.WaitGroup
+	sampling bool // of round trip times
+}
+
+// config is what a server is made with.
+type config struct {
 	private      key.NodePrivate
 	public       key.NodePublic
 	metaCert     []byte
+	meshKey      key.Mesh
 	writeTimeout time.Duration
 	queueDepth   int
+	maxLogins    int
+	duplicates   DuplicatePolicy
+	advertise    bool
+	verify       func(context.Context, Candidate) error
 	log          *slog.Logger
-
-	registry registry
-	stats    stats
-
-	mu      sync.Mutex
-	closed  bool
-	conns   map[net.Conn]*client // nil while logging in
-	accepts sync.WaitGroup
+	sysAtStart   uint64 // bytes
 }
 
 // New returns a server with the given key. It does not listen.
 func New(private key.NodePrivate, o Options) *Server {
-	s := &Server{
+	s := &Server{config: newConfig(private, o), conns: make(map[net.Conn]*client)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.group = actor.NewGroup(s.ctx)
+	s.registry.init()
+	s.stats.init()
+	s.SetRateLimit(o.RateLimit)
+	return s
+}
+
+func newConfig(private key.NodePrivate, o Options) config {
+	c := config{
 		private:      private,
 		public:       private.Public(),
+		meshKey:      o.MeshKey,
 		writeTimeout: o.WriteTimeout,
 		queueDepth:   o.QueueDepth,
+		maxLogins:    o.MaxLogins,
+		duplicates:   o.Duplicates,
+		advertise:    o.AdvertiseRateLimit,
+		verify:       o.Verify,
 		log:          o.Logger,
-		conns:        make(map[net.Conn]*client),
+		sysAtStart:   memoryFromOS(),
 	}
-	if s.writeTimeout == 0 {
-		s.writeTimeout = DefaultWriteTimeout
+	if c.writeTimeout == 0 {
+		c.writeTimeout = DefaultWriteTimeout
 	}
-	if s.queueDepth <= 0 {
-		s.queueDepth = DefaultQueueDepth
+	if c.queueDepth <= 0 {
+		c.queueDepth = DefaultQueueDepth
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if c.maxLogins <= 0 {
+		c.maxLogins = DefaultMaxLogins
 	}
-	s.metaCert = newMetaCert(s.public, time.Now())
-	s.registry.init()
-	return s
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.metaCert = newMetaCert(c.public, time.Now())
+	return c
 }
 
 // PublicKey returns the server's key.
 func (s *Server) PublicKey() key.NodePublic { return s.public }
+
+// PrivateKey returns the server's key, with which it also logs in at other
+// relays of its region (DERP-85).
+func (s *Server) PrivateKey() key.NodePrivate { return s.private }
+
+// HasMeshKey reports whether the server accepts mesh peers.
+func (s *Server) HasMeshKey() bool { return !s.meshKey.IsZero() }
+
+// MeshKey returns the key that mesh peers must show; zero for none.
+func (s *Server) MeshKey() key.Mesh { return s.meshKey }
 
 // An Incoming is a connection that a client has opened.
 type Incoming struct {
@@ -115,39 +178,74 @@ type Incoming struct {
 // Accept runs one client until it disconnects, ctx ends or the server is
 // closed, and closes its connection. A client that goes by itself is no error.
 func (s *Server) Accept(ctx context.Context, in Incoming) error {
-	if !s.begin(in.Conn) {
-		in.Conn.Close()
-		return ErrClosed
-	}
-	defer s.accepts.Done()
-	defer s.end(in.Conn)
-	s.stats.accepts.Add(1)
-	stop := context.AfterFunc(ctx, func() { hangUp(in.Conn) })
+	stop := context.AfterFunc(ctx, func() { s.endConn(in.Conn) })
 	defer stop()
-	err := actor.Guard(ctx, func(ctx context.Context) error { return s.serve(ctx, in) })
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	c, err := s.admit(in)
+	if err != nil {
+		return err
+	}
+	return s.run(c)
+}
+
+// admit runs the login. When it fails the connection is closed; a client that
+// goes by itself is no error but no client either.
+func (s *Server) admit(in Incoming) (c *client, err error) {
+	if err := s.begin(in.Conn); err != nil {
+		s.stats.closed[closeReason(err)].Add(1)
+		hangUp(in.Conn)
+		return nil, err
+	}
+	err = actor.Guard(s.ctx, func(ctx context.Context) error {
+		c, err = s.login(ctx, in)
+		return err
+	})
+	s.mu.Lock()
+	s.logins--
+	s.mu.Unlock()
+	if err != nil {
+		return nil, s.finish(in.Conn, err)
+	}
+	return c, nil
+}
+
+// run serves a client that admit has returned.
+func (s *Server) run(c *client) error {
+	return s.finish(c.conn, actor.Guard(s.ctx, c.serve))
+}
+
+// begin notes a connection so that Close ends it.
+func (s *Server) begin(c net.Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return errEnded
+	case s.logins >= s.maxLogins:
+		return errLogins
+	}
+	s.logins++
+	s.conns[c] = nil
+	s.accepts.Add(1)
+	s.stats.accepts.Add(1)
+	return nil
+}
+
+// finish forgets a connection and returns what its end is to Accept's caller.
+func (s *Server) finish(c net.Conn, err error) error {
+	defer s.accepts.Done()
+	hangUp(c)
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	if panicked := new(actor.PanicError); errors.As(err, &panicked) {
+		s.log.Error("relay client ended by a panic", "err", err)
+		err = because(ClosedPanic, err)
+	}
+	s.stats.closed[closeReason(err)].Add(1)
+	if byItself(err) {
 		return nil
 	}
 	return err
-}
-
-// begin notes a connection so that Close ends it; false when it is too late.
-func (s *Server) begin(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.conns[c] = nil
-	s.accepts.Add(1)
-	return true
-}
-
-func (s *Server) end(c net.Conn) {
-	hangUp(c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
 }
 
 // hangUp closes the transport below TLS: a farewell of TLS could block.
@@ -158,16 +256,34 @@ func hangUp(c net.Conn) {
 	c.Close()
 }
 
+// endConn ends one connection on behalf of the server's user.
+func (s *Server) endConn(conn net.Conn) {
+	s.mu.Lock()
+	c := s.conns[conn]
+	s.mu.Unlock()
+	if c != nil {
+		c.end(errEnded)
+		return
+	}
+	hangUp(conn)
+}
+
 // Close ends all connections and waits until every Accept has returned. It may
 // be called more than once.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	for c := range s.conns {
-		hangUp(c)
+	for conn, c := range s.conns {
+		if c != nil {
+			c.endSoon(errEnded)
+		} else {
+			hangUp(conn)
+		}
 	}
 	s.mu.Unlock()
+	s.cancel()
 	s.accepts.Wait()
+	s.group.Wait()
 	return nil
 }
 
@@ -175,14 +291,10 @@ func (s *Server) Close() error {
 // have been told or ctx ends. Each is asked to wait for a random part of spread
 // before it reconnects, and to try for tryFor (DERP-17).
 func (s *Server) Shutdown(ctx context.Context, spread, tryFor time.Duration) error {
-	s.mu.Lock()
 	var told []<-chan struct{}
-	for _, c := range s.conns {
-		if c != nil {
-			told = append(told, c.restarting(spread, tryFor))
-		}
+	for _, c := range s.clients() {
+		told = append(told, c.restarting(spread, tryFor))
 	}
-	s.mu.Unlock()
 	for _, ch := range told {
 		select {
 		case <-ch:
@@ -192,85 +304,68 @@ func (s *Server) Shutdown(ctx context.Context, spread, tryFor time.Duration) err
 	return s.Close()
 }
 
-// serve runs the login and then the client.
-func (s *Server) serve(ctx context.Context, in Incoming) error {
-	c, err := s.login(in)
-	if err != nil {
-		return err
-	}
-	s.join(c)
-	defer s.leave(c)
-	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		stop := context.AfterFunc(ctx, func() { hangUp(c.conn) }) // ends a reader whose sender has failed
-		defer stop()
-		defer hangUp(c.conn) // frees a sender that is writing
-		if err := s.sendServerInfo(c); err != nil {
-			return err
+// clients returns all clients that are logged in.
+func (s *Server) clients() []*client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*client, 0, len(s.conns))
+	for _, c := range s.conns {
+		if c != nil {
+			all = append(all, c)
 		}
-		g.Go(c.send)
-		return c.read()
-	})
+	}
+	return all
+}
+
+func (s *Server) newClient(in Incoming) *client {
+	c := &client{
+		server:    s,
+		conn:      in.Conn,
+		remote:    in.Remote,
+		notIdeal:  in.IdealNode != "",
+		connected: time.Now(),
+	}
+	c.read.in = reader{src: in.Conn, pending: in.Pending}
+	c.queue.start, c.queue.depth = c.startSender, s.queueDepth
+	return c
 }
 
 // join makes the client known.
 func (s *Server) join(c *client) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conns[c.conn] = c
-	s.mu.Unlock()
 	s.registry.add(c)
+	if c.notIdeal {
+		s.stats.notIdeal.Add(1)
+	}
+	s.startSampler()
 }
 
-// login is the server's part of the login up to the client's key (DERP-22).
-func (s *Server) login(in Incoming) (*client, error) {
-	in.Conn.SetDeadline(time.Now().Add(loginTimeout))
-	if _, err := in.Conn.Write(derp.AppendServerKey(in.Response, s.public)); err != nil {
-		return nil, fmt.Errorf("relay: write server key: %w", err)
-	}
-	in.Conn.SetDeadline(time.Now().Add(loginTimeout))
-	frames := derp.NewFrameReader(in.Conn, in.Pending)
-	t, n, err := frames.Header()
-	if err != nil {
-		return nil, err
-	}
-	if t != derp.FrameClientInfo || n > maxClientInfo {
-		return nil, fmt.Errorf("relay: first frame is %v of %d bytes, want %v", t, n, derp.FrameClientInfo)
-	}
-	b, err := frames.Payload(n)
-	if err != nil {
-		return nil, err
-	}
-	public, info, err := derp.ParseClientInfo(s.private, b)
-	if err != nil {
-		return nil, err
-	}
-	in.Conn.SetDeadline(time.Time{})
-	return newClient(s, in, frames, public, info), nil
-}
-
-// sendServerInfo completes the login, before any other frame (DERP-23).
-func (s *Server) sendServerInfo(c *client) error {
-	b, err := derp.AppendServerInfo(nil, s.private, c.key, derp.ServerInfo{Version: derp.ProtocolVersion})
-	if err != nil {
-		return err
-	}
-	return c.write(b)
-}
-
-// leave takes out a client whose loops have ended and tells those who have
-// heard from it (DERP-69).
+// leave takes out a client whose reader has ended.
 func (s *Server) leave(c *client) {
-	for _, watcher := range s.registry.remove(c) {
-		watcher.queue.pushGone(c.key, derp.GoneDisconnected)
-	}
-	for peer := range c.heard {
-		s.registry.unwatch(peer, c)
-	}
-	if c.isHome.Load() {
-		s.stats.homes.Add(-1)
-	}
-	c.toldOnce.Do(func() { close(c.told) })
+	hangUp(c.conn) // frees a sender that is writing
 	for _, f := range c.queue.close() {
-		s.stats.drop(dropGone, f)
-		f.release()
+		s.stats.drop(DropGone, f)
+	}
+	s.forget(c)
+	for peer := range c.heardOf.sources {
+		s.registry.unsubscribe(peer, c)
+	}
+}
+
+// forget takes the client out of what others see, and keeps its counters.
+func (s *Server) forget(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c.conn] = nil
+	s.registry.remove(c)
+	s.removeWatcher(c)
+	s.past.add(c.counters.load())
+	if c.notIdeal {
+		s.stats.notIdeal.Add(-1)
+	}
+	if c.read.isHome {
+		s.stats.homes.Add(-1)
 	}
 }

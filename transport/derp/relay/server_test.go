@@ -40,7 +40,7 @@ func TestPackets(t *testing.T) {
 			a.send(a.key, "self")
 			a.expectPacket(a.key, "self")
 			st.stats(t, func(s Stats) bool {
-				return s.PacketsReceived == 9 && s.PacketsSent == 9 && s.BytesSent == s.BytesReceived && s.Connections == 2
+				return s.Received.Total() == 9 && s.Sent.Total() == 9 && s.Sent.Bytes() == s.Received.Bytes() && s.Connections == 2
 			})
 		})
 	}
@@ -220,13 +220,13 @@ func TestSlowReceiver(t *testing.T) {
 			bob.expectPacket(alice.key, "to one who reads")
 		}
 		synctest.Wait()
-		if d := s.Stats().DroppedQueue; d.Other != n-1-DefaultQueueDepth || d.Disco != 0 {
+		if d := s.Stats().Dropped[DropQueueHead]; d.Other != n-1-DefaultQueueDepth || d.Disco != 0 {
 			t.Errorf("dropped %+v, want %d", d, n-1-DefaultQueueDepth)
 		}
 		time.Sleep(DefaultWriteTimeout)
 		synctest.Wait()
 		stats := s.Stats()
-		if stats.WriteTimeouts != 1 || stats.Connections != 2 || stats.DroppedWrite.Total() != 1 || stats.DroppedGone.Total() != DefaultQueueDepth {
+		if stats.WriteTimeouts() != 1 || stats.Connections != 2 || stats.Dropped[DropWrite].Total() != 1 || stats.Dropped[DropGone].Total() != DefaultQueueDepth {
 			t.Errorf("stats %+v", stats)
 		}
 		alice.send(bob.key, "still here")
@@ -252,7 +252,7 @@ func TestQueuesByKind(t *testing.T) {
 			b.expectPacket(a.key, want)
 		}
 		synctest.Wait()
-		if d := s.Stats().DroppedQueue; d.Other != 2 || d.Disco != 1 {
+		if d := s.Stats().Dropped[DropQueueHead]; d.Other != 2 || d.Disco != 1 {
 			t.Errorf("dropped %+v, want 2 others and 1 disco", d)
 		}
 	})
@@ -265,7 +265,7 @@ func TestCoalescing(t *testing.T) {
 		defer s.Close()
 		a, b := pipe(t, s, key.NewNode()), pipe(t, s, key.NewNode())
 		synctest.Wait()
-		before := s.Stats().Writes
+		before := s.Stats().WriteFrames.Count
 		for range 1 + DefaultQueueDepth {
 			a.send(b.key, strings.Repeat("x", 1312))
 			synctest.Wait() // the first is being written, alone
@@ -276,7 +276,7 @@ func TestCoalescing(t *testing.T) {
 		synctest.Wait()
 		perWrite := writeSize / (derp.SendHeaderSize + 1312)
 		want := uint64(1 + (DefaultQueueDepth+perWrite-1)/perWrite)
-		if n := s.Stats().Writes - before; n != want {
+		if n := s.Stats().WriteFrames.Count - before; n != want {
 			t.Errorf("%d writes, want %d", n, want)
 		}
 	})
@@ -304,7 +304,7 @@ func TestPeerGone(t *testing.T) {
 		if !a.tellsGone(k.Public()) {
 			t.Error("not told that a disco packet had nowhere to go")
 		}
-		if st := s.Stats(); st.DroppedUnknown.Other != 1 || st.DroppedUnknown.Disco != 5 || st.GoneDisconnected != 2 {
+		if st := s.Stats(); st.Dropped[DropUnknown].Other != 1 || st.Dropped[DropUnknown].Disco != 5 || st.GoneDisconnected != 2 {
 			t.Errorf("stats %+v", st)
 		}
 	})
