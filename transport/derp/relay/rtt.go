@@ -24,6 +24,7 @@ const (
 	rttBuckets
 )
 
+// rttNames are the labels of the buckets.
 var rttNames = [rttBuckets]string{"10ms", "20ms", "50ms", "100ms", "150ms", "250ms", "500ms", "inf", "non-tcp", "error"}
 
 // rttBucket returns the bucket of a round trip time.

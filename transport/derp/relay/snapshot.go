@@ -17,7 +17,6 @@ type Stats struct {
 	Connections, Homes, NotIdeal, Watchers int
 	DuplicateKeys, DuplicateConnections    int
 	Queued                                 int // packets; those being written are not counted
-	OpenFiles                              int // descriptors of the process; 0 where unknown
 	Received, Sent                         Traffic
 	ForwardedIn, ForwardedOut              Traffic
 	Dropped                                [dropReasons]Traffic // by DropReason
@@ -26,20 +25,14 @@ type Stats struct {
 	UnknownFrames, Pings, Pongs            uint64
 	GoneDisconnected, GoneNotHere          uint64 // notices written
 	HomeMovesIn, HomeMovesOut              uint64
-	ForwarderJoined, ForwarderLeft         uint64        // second forwarder of a key came, last but one went
-	ForwarderMismatch                      uint64        // a forwarder was to go that was not there
-	RateLimit                              RateLimit     // as applied
-	RateLimitWaits                         uint64        // frames that had to wait
-	QueueTime                              time.Duration // average of what a packet waits
-	WriteFrames, UpdateBatch, UpdateWrites Histogram     // frames for a write; news for a watcher at once, and in writes
-	RTT                                    []Bucket      // of TCP connections, each sampled every 10 s
-	MemoryAtStart                          uint64        // bytes from the operating system
-}
-
-// A Bucket counts the values in a range with a name.
-type Bucket struct {
-	Name  string
-	Count uint64
+	ForwarderJoined, ForwarderLeft         uint64             // second forwarder of a key came, last but one went
+	ForwarderMismatch                      uint64             // a forwarder was to go that was not there
+	RateLimit                              RateLimit          // as applied
+	RateLimitWaits                         uint64             // frames that had to wait
+	QueueTime                              time.Duration      // average of what a packet waits
+	WriteFrames, UpdateBatch, UpdateWrites Histogram          // frames for a write; news for a watcher at once, and in writes
+	RTT                                    [rttBuckets]uint64 // by bucket, of all connections every 10 s; Metrics has the names
+	MemoryAtStart                          uint64             // bytes from the operating system
 }
 
 // WriteTimeouts returns how many clients were too slow to accept a write.
@@ -71,7 +64,7 @@ func (s *Server) Stats() Stats {
 	out.DuplicateKeys, out.DuplicateConnections = n.dupKeys, n.dupConns
 	out.Watchers = len(s.allWatchers())
 	out.RateLimit = s.limit.Load().RateLimit
-	out.OpenFiles, out.MemoryAtStart = openFiles(), s.sysAtStart
+	out.MemoryAtStart = s.sysAtStart
 	return out
 }
 
@@ -94,7 +87,7 @@ func (s *stats) load() Stats {
 		out.Closed[i] = s.closed[i].Load()
 	}
 	for i := range s.rtt {
-		out.RTT = append(out.RTT, Bucket{rttNames[i], s.rtt[i].Load()})
+		out.RTT[i] = s.rtt[i].Load()
 	}
 	return out
 }

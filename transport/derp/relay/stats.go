@@ -68,16 +68,15 @@ func (t *tally) load() Traffic {
 	}
 }
 
-// A histogram counts values up to each of its bounds, cumulatively.
+// maxBounds is how many bounds a histogram has at most.
+const maxBounds = 16
+
+// A histogram counts values by the first of its bounds that they do not exceed.
 type histogram struct {
 	bounds []int
-	counts []atomic.Uint64
+	counts [maxBounds]atomic.Uint64
 	sum    atomic.Uint64
 	count  atomic.Uint64
-}
-
-func newHistogram(bounds ...int) histogram {
-	return histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds))}
 }
 
 func (h *histogram) observe(v int) {
@@ -94,16 +93,16 @@ func (h *histogram) observe(v int) {
 // A Histogram is a snapshot of how often values were at most each bound.
 type Histogram struct {
 	Bounds     []int
-	Counts     []uint64 // values up to each bound
-	Sum, Count uint64   // of all values
+	Counts     [maxBounds]uint64 // values up to each bound
+	Sum, Count uint64            // of all values
 }
 
 func (h *histogram) load() Histogram {
 	out := Histogram{Bounds: h.bounds, Sum: h.sum.Load(), Count: h.count.Load()}
 	var below uint64
-	for i := range h.counts {
+	for i := range h.bounds {
 		below += h.counts[i].Load()
-		out.Counts = append(out.Counts, below)
+		out.Counts[i] = below
 	}
 	return out
 }
@@ -145,9 +144,9 @@ type stats struct {
 }
 
 func (s *stats) init() {
-	s.writeFrames = newHistogram(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 50, 100)
-	s.updateBatch = newHistogram(0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-	s.updateWrites = newHistogram(0, 1, 2, 5, 10, 20, 50, 100)
+	s.writeFrames.bounds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 50, 100}
+	s.updateBatch.bounds = []int{0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
+	s.updateWrites.bounds = []int{0, 1, 2, 5, 10, 20, 50, 100}
 }
 
 func (s *stats) drop(why DropReason, f *frame) {

@@ -25,12 +25,12 @@ func (v metricsVar) String() string {
 
 // Metrics returns the metrics by the names of DERP-83: numbers, and maps of
 // numbers by label or by bound for histograms, which have "sum" and "count"
-// too.
+// too. Those of the process are read on the way.
 func (s *Stats) Metrics() map[string]any {
 	m := map[string]any{
 		"gauge_memstats_sys0":                 s.MemoryAtStart,
 		"gauge_watchers":                      s.Watchers,
-		"gauge_current_file_descriptors":      s.OpenFiles,
+		"gauge_current_file_descriptors":      openFiles(),
 		"gauge_current_connections":           s.Connections,
 		"gauge_current_home_connections":      s.Homes,
 		"gauge_current_notideal_connections":  s.NotIdeal,
@@ -60,7 +60,7 @@ func (s *Stats) Metrics() map[string]any {
 		"packet_forwarder_delete_other_value": s.ForwarderMismatch,
 		"sclient_write_timeouts":              s.WriteTimeouts(),
 		"average_queue_duration_ms":           float64(s.QueueTime) / float64(time.Millisecond),
-		"counter_tcp_rtt":                     buckets(s.RTT),
+		"counter_tcp_rtt":                     s.rttByName(),
 		"counter_mesh_update_batch_size":      s.UpdateBatch.byBound(),
 		"counter_mesh_update_loop_count":      s.UpdateWrites.byBound(),
 		"counter_buffered_write_frames":       s.WriteFrames.byBound(),
@@ -73,10 +73,10 @@ func (s *Stats) Metrics() map[string]any {
 	return m
 }
 
-func buckets(all []Bucket) map[string]uint64 {
-	m := make(map[string]uint64, len(all))
-	for _, b := range all {
-		m[b.Name] = b.Count
+func (s *Stats) rttByName() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i, n := range s.RTT {
+		m[rttNames[i]] = n
 	}
 	return m
 }
