@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net"
 	"strings"
@@ -131,9 +132,11 @@ func TestTLS(t *testing.T) {
 		"insecure, named":     {self, netmap.DERPNode{HostName: "relay.test", CertName: "x.test", InsecureForTests: true}, "relay.test", "not x.test"},
 		"pinned":              {self, netmap.DERPNode{HostName: "relay.test", CertName: pin(self)}, "relay.test", ""},
 		"pinned, other":       {self, netmap.DERPNode{HostName: "relay.test", CertName: pin(named)}, "relay.test", "but the DERP map pins"},
+		"pinned, IP literal":  {named, netmap.DERPNode{HostName: "127.0.0.1", CertName: pin(named)}, "", ""}, // the pin says enough
 		"pinned, other name":  {self, netmap.DERPNode{HostName: "other.test", CertName: pin(self)}, "other.test", "not other.test"},
 		"pinned, expired":     {old, netmap.DERPNode{HostName: "relay.test", CertName: pin(old)}, "relay.test", "is valid from"},
 		"pinned, with others": {pair, netmap.DERPNode{HostName: "relay.test", CertName: pin(self)}, "relay.test", "more than one certificate"},
+		"pinned, not hex":     {self, netmap.DERPNode{HostName: "relay.test", CertName: "sha256-raw:xyz"}, "relay.test", "pins xyz"},
 		"pinned, insecure":    {self, netmap.DERPNode{HostName: "relay.test", CertName: pin(named), InsecureForTests: true}, "relay.test", "pins"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,6 +165,52 @@ func TestTLS(t *testing.T) {
 			}
 			if st, ok := stream.TLS(); !ok || st.Version != tls.VersionTLS13 || st.NegotiatedProtocol != "" {
 				t.Errorf("TLS %x, protocol %q", st.Version, st.NegotiatedProtocol)
+			}
+		})
+	}
+}
+
+// TestRoots: DERP-127: the system's roots, the configured ones and those of a
+// TLS template each suffice, and none replaces the check of the name.
+func TestRoots(t *testing.T) {
+	ca := newAuthority(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	cert := ca.leaf(t, &x509.Certificate{DNSNames: []string{"relay.test"}})
+	refused := errors.New("refused by the template")
+	for name, tt := range map[string]struct {
+		d    derp.Dialer
+		host string
+		err  string
+	}{
+		"none":              {derp.Dialer{}, "relay.test", "is the connection intercepted"},
+		"roots":             {derp.Dialer{Roots: roots}, "relay.test", ""},
+		"other roots":       {derp.Dialer{Roots: x509.NewCertPool()}, "relay.test", "is the connection intercepted"},
+		"template":          {derp.Dialer{TLS: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}}}, "relay.test", ""},
+		"both":              {derp.Dialer{Roots: x509.NewCertPool(), TLS: &tls.Config{RootCAs: roots}}, "relay.test", ""},
+		"template, name":    {derp.Dialer{TLS: &tls.Config{RootCAs: roots, ServerName: "other.test"}}, "other.test", "not other.test"},
+		"template insecure": {derp.Dialer{TLS: &tls.Config{InsecureSkipVerify: true}}, "other.test", ""},
+		"template refuses": {derp.Dialer{Roots: roots, TLS: &tls.Config{VerifyConnection: func(tls.ConnectionState) error { return refused }}},
+			"relay.test", "refused by the template"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port, sni := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}})
+			tt.d.Network = host.OS{}
+			n := &netmap.DERPNode{Name: "1a", HostName: tt.host, IPv4: "127.0.0.1", IPv6: "none", DERPPort: port}
+			s, err := tt.d.DialTLS(t.Context(), &netmap.Region{RegionID: 1, Nodes: []*netmap.DERPNode{n}})
+			<-sni
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if st, _ := s.TLS(); st.NegotiatedProtocol != "" { // DERP-96: HTTP/2 cannot be upgraded
+				t.Errorf("protocol %q", st.NegotiatedProtocol)
 			}
 		})
 	}
