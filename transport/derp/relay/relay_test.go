@@ -105,7 +105,12 @@ func (st *site) join(tb testing.TB, k key.NodePrivate) *peer {
 
 func login(tb testing.TB, s *derp.Stream, k key.NodePrivate) *peer {
 	tb.Helper()
-	c, err := derp.Login(context.Background(), s, k, derp.ClientInfo{CanAckPings: true})
+	return loginAs(tb, s, k, derp.ClientInfo{CanAckPings: true})
+}
+
+func loginAs(tb testing.TB, s *derp.Stream, k key.NodePrivate, as derp.ClientInfo) *peer {
+	tb.Helper()
+	c, err := derp.Login(context.Background(), s, k, as)
 	if err != nil {
 		tb.Fatal(err)
 	}

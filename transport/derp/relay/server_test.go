@@ -67,30 +67,6 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestHangUp: frames that end the connection.
-func TestHangUp(t *testing.T) {
-	header := func(t derp.FrameType, n int) []byte { return derp.AppendHeader(nil, t, n) }
-	for name, b := range map[string][]byte{
-		"SendPacket short":       derp.AppendFrame(nil, derp.FrameSendPacket, make([]byte, 31)),
-		"SendPacket oversized":   header(derp.FrameSendPacket, key.Size+derp.MaxPacketSize+1),
-		"NotePreferred empty":    header(derp.FrameNotePreferred, 0),
-		"NotePreferred long":     header(derp.FrameNotePreferred, 2),
-		"Ping short":             derp.AppendFrame(nil, derp.FramePing, make([]byte, 7)),
-		"Ping long":              header(derp.FramePing, 1001),
-		"unknown, above 1 MiB":   header(0x77, derp.MaxFrame+1),
-		"ForwardPacket, no mesh": derp.AppendForwardPacket(nil, key.NewNode().Public(), key.NewNode().Public(), nil),
-		"WatchConns, no mesh":    header(derp.FrameWatchConns, 0),
-		"ClosePeer, no mesh":     derp.AppendClosePeer(nil, key.NewNode().Public()),
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := run(t, false)
-			a := st.join(t, key.NewNode())
-			a.write(b)
-			a.expectHangUp()
-		})
-	}
-}
-
 // handshake plays the client's half of a login by hand.
 func handshake(t *testing.T, s *Server, first func(server key.NodePublic) []byte) ([]byte, error) {
 	t.Helper()
@@ -179,13 +155,10 @@ func TestLoginTimeout(t *testing.T) {
 	})
 }
 
-// pipe logs a client in over an in-memory connection, inside a bubble.
+// pipe logs an ordinary client in over an in-memory connection, inside a bubble.
 func pipe(t *testing.T, s *Server, k key.NodePrivate) *peer {
-	here, there := net.Pipe()
-	go s.Accept(t.Context(), Incoming{Conn: there})
-	p := login(t, derp.NewStream(here), k)
-	p.SetReadDeadline(time.Time{})
-	return p
+	t.Helper()
+	return pipeAs(t, s, k, derp.ClientInfo{}, Incoming{})
 }
 
 // TestKeepAlive: DERP-58, one each 60 to 65 s, traffic or not.
