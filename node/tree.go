@@ -48,8 +48,9 @@ type runtime struct {
 	disco   key.DiscoPrivate
 	home    *actor.Cell[int]             // home region, 0 = none
 	derpMap *actor.Cell[*netmap.DERPMap] // of the newest netmap
-	plane   atomic.Pointer[plane]        // nil before the first node key
-	relays  actor.Cell[relayState]       // of the plane
+	resort  *lastResort
+	plane   atomic.Pointer[plane]  // nil before the first node key
+	relays  actor.Cell[relayState] // of the plane
 	rejects rejects
 	pongs   pongs
 	monitor *host.Monitor
@@ -79,13 +80,14 @@ func newRuntime(n *Node, s settings) (*runtime, error) {
 		monitor:   host.NewMonitor(s.network, s.log),
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
+	r.resort = newLastResort(&s, r.derpMap)
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
 	if err := r.openOverlay(); err != nil {
 		return nil, err
 	}
 	r.control, err = control.New(control.Config{
-		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log,
+		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log, Resolve: r.resort.resolve,
 		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
 		Hostinfo: actor.NewCell(r.hostinfo()), Home: r.home, Pinger: serverPinger{r},

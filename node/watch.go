@@ -87,6 +87,7 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 	}
 	if dm := nm.DERP; dm != w.derpMap.Get() && !reflect.DeepEqual(dm, w.derpMap.Get()) {
 		w.derpMap.Store(dm)
+		w.resort.remember(ctx, dm)
 	}
 	w.profile.identify(ctx, nm)
 }
