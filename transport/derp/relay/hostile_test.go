@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,7 +176,9 @@ func TestSlowLoris(t *testing.T) {
 		start := time.Now()
 		go func() { ended <- s.Accept(t.Context(), Incoming{Conn: there}) }()
 		go io.Copy(io.Discard, here)
-		go func() {
+		var dripped sync.WaitGroup
+		defer dripped.Wait()
+		dripped.Go(func() {
 			drip := derp.AppendFrame(nil, derp.FrameClientInfo, make([]byte, 1000))
 			for i := range drip {
 				if _, err := here.Write(drip[i : i+1]); err != nil {
@@ -183,7 +186,7 @@ func TestSlowLoris(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-		}()
+		})
 		if err := <-ended; closeReason(err) != ClosedLoginTime || time.Since(start) != loginTimeout {
 			t.Errorf("ended with %v after %v", err, time.Since(start))
 		}

@@ -75,6 +75,7 @@ func TestWatch(t *testing.T) {
 		defer s.Close()
 		w.write(derp.AppendHeader(nil, derp.FrameWatchConns, 0))
 		w.expectPresent(derp.PeerPresent{Peer: w.key, Flags: derp.PresentMeshPeer})
+		synctest.Wait() // until all who are here were told of: who comes meanwhile is told of twice
 		addr := netip.MustParseAddrPort("192.0.2.1:1234")
 		k := key.NewNode()
 		regular := pipeAs(t, s, k, derp.ClientInfo{}, Incoming{Remote: addr})
