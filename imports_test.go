@@ -47,7 +47,17 @@ var mayImport = map[string][]string{
 	"internal/simnet":   leaves,
 
 	"transport/derp/websocket": {},
+	"transport/derp/mesh":      slices.Concat(leaves, data, []string{"transport/derp", "transport/derp/relay"}),
+	"transport/derp/probe":     slices.Concat(leaves, data, []string{"transport/derp", "transport/derp/websocket"}),
 	"transport/derp/relay":     slices.Concat(leaves, data, []string{"transport/derp", "transport/derp/websocket"}),
+	"transport/derp/relayd": slices.Concat(leaves, data, []string{
+		"transport/derp", "transport/derp/relay", "transport/derp/relay/admit", "transport/derp/mesh",
+		"transport/derp/relayd/certs", "transport/derp/relayd/bootstrap", "internal/version",
+	}),
+
+	"transport/derp/relay/admit":      slices.Concat(leaves, []string{"transport/derp/relay"}),
+	"transport/derp/relayd/bootstrap": leaves,
+	"transport/derp/relayd/certs":     slices.Concat(leaves, data, []string{"transport/derp", "transport/derp/relay"}),
 
 	"netstack":            leaves,
 	"dataplane/wireguard": leaves,
@@ -75,9 +85,11 @@ var onlyIn = map[string][]string{
 	"golang.zx2c4.com/wireguard":             {"dataplane/wireguard"},
 	"github.com/thejerf/suture":              {"internal/actor", "node"},
 	"github.com/gaissmai/bart":               {"dataplane", "packetfilter"},
-	"github.com/tailscale/hujson":            {"devnet/internal/policy"},
+	"github.com/tailscale/hujson":            {"devnet/internal/policy", "transport/derp/relayd"},
+	"github.com/VictoriaMetrics/metrics":     {"transport/derp/relayd"},
 	"github.com/klauspost/compress":          {"control", "devnet"},
 	"github.com/coder/websocket":             {"transport/derp/websocket"},
+	"golang.org/x/crypto/acme":               {"transport/derp/relayd/certs"},
 	"github.com/spf13/cobra":                 {"cmd/"},
 	"rsc.io/qr":                              {"cmd/"},
 	"tailscale.com":                          {},
