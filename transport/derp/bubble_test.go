@@ -29,7 +29,8 @@ type pipes struct {
 	delays map[string]time.Duration // of connecting
 	dials  map[string]int
 	local  []host.Interface
-	last   net.Conn // the relay's end of the newest connection
+	last   net.Conn       // the relay's end of the newest connection
+	relay  key.NodePublic // of the newest scripted relay
 }
 
 func newPipes() *pipes {

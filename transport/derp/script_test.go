@@ -38,6 +38,7 @@ func (p *pipes) serveScript(address string, play func(*script)) (stop func()) {
 
 func (p *pipes) serveScriptWith(address string, info derp.ServerInfo, play func(*script)) (stop func()) {
 	private := key.NewNode()
+	p.relay = private.Public()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	return p.serveHTTP(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -106,6 +106,7 @@ type peerSet struct {
 	add        func(PeerPresent)
 	remove     func(PeerGone)
 	known      map[key.NodePublic]struct{}
+	limit      int // of known
 	generation int // of the connection that has told
 }
 
@@ -118,7 +119,7 @@ func (s *peerSet) apply(m Message, generation int) error {
 	}
 	switch m := m.(type) {
 	case PeerPresent:
-		if _, ok := s.known[m.Peer]; !ok && len(s.known) >= maxWatched {
+		if _, ok := s.known[m.Peer]; !ok && len(s.known) >= s.limit {
 			return errTooMany
 		}
 		s.known[m.Peer] = struct{}{}
@@ -170,7 +171,7 @@ func newWatcher(o WatchOptions) *watcher {
 	return &watcher{
 		WatchOptions: o,
 		log:          cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-		peers:        peerSet{add: o.Add, remove: o.Remove, known: make(map[key.NodePublic]struct{})},
+		peers:        peerSet{add: o.Add, remove: o.Remove, limit: maxWatched, known: make(map[key.NodePublic]struct{})},
 	}
 }
 
