@@ -106,6 +106,12 @@ func (s *paths) known() (addrs []netip.AddrPort, at time.Time, changed <-chan st
 	return addrs, set.At, changed
 }
 
+// haveIPv6 reports whether the last report has seen a round trip over IPv6.
+func (s *paths) haveIPv6() bool {
+	report := s.finder.Report().Get()
+	return report != nil && report.IPv6
+}
+
 // hooks connect the packet pipeline with the parts that find paths.
 func (s *paths) hooks(r *runtime) dataplane.Hooks {
 	return dataplane.Hooks{

@@ -34,6 +34,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	relays := derp.Config{
 		Network: r.network, Private: private, Map: r.derpMap, Home: r.home,
 		NewReceiver: receiver, Proxy: r.proxy, Logger: r.log,
+		PreferIPv6: func() bool { return p.paths.haveIPv6() },
 	}
 	p.relays = derp.New(relays)
 	p.paths = newPaths(r, p, private)

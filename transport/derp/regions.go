@@ -45,11 +45,15 @@ type Config struct {
 	Roots     *x509.CertPool                        // nil = the system's
 	PlainHTTP bool                                  // no TLS; for tests
 	Logger    *slog.Logger                          // nil discards
+
+	// PreferIPv6 reports whether IPv6 is known to work, which gives it a head
+	// start (DERP-125); nil = unknown.
+	PreferIPv6 func() bool
 }
 
 // dialer returns the dialer of a configuration.
 func (c *Config) dialer() *Dialer {
-	return &Dialer{Network: c.Network, Proxy: c.Proxy, Roots: c.Roots, PlainHTTP: c.PlainHTTP}
+	return &Dialer{Network: c.Network, Proxy: c.Proxy, Roots: c.Roots, PlainHTTP: c.PlainHTTP, PreferIPv6: c.PreferIPv6}
 }
 
 // logger returns the configured logger or one that discards.
