@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/seed94491740/tsnode/key"
 )
@@ -53,6 +54,7 @@ const (
 	ProtocolVersion = 2
 
 	HeaderSize    = 5       // type and u32be payload length
+	NonceSize     = 24      // in front of what is sealed (DERP-04)
 	MaxPacketSize = 65536   // data of one packet
 	MaxFrame      = 1 << 20 // largest payload either side skips rather than hanging up
 
@@ -63,6 +65,10 @@ const (
 	// maxPayload is the largest payload of a packet frame.
 	maxPayload = 2*key.Size + MaxPacketSize
 )
+
+// KeepAlivePeriod is how often a relay says at least something; a few seconds
+// more are chosen at random (DERP-58).
+const KeepAlivePeriod = 60 * time.Second
 
 // Names of the HTTP headers of the upgrade (DERP-97..99).
 const (

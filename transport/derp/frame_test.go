@@ -387,6 +387,38 @@ func TestCodecAllocs(t *testing.T) {
 	}
 }
 
+// TestHeader: DERP-07, DERP-166: headers at the end of buffers that are nearly
+// full, encoded and read without an allocation.
+func TestHeader(t *testing.T) {
+	for room := range HeaderSize + 2 {
+		full := bytes.Repeat([]byte{0xee}, 64)
+		b := AppendHeader(full[:64-room], FramePing, 0x01020304)
+		if want := []byte{0x12, 1, 2, 3, 4}; !bytes.Equal(b[64-room:], want) {
+			t.Errorf("with room for %d: %x, want %x", room, b[64-room:], want)
+		}
+		if rest := full[min(64, 64-room+HeaderSize):]; !bytes.Equal(rest, bytes.Repeat([]byte{0xee}, len(rest))) || room < HeaderSize && full[63] != 0xee {
+			t.Errorf("with room for %d: bytes around the header have changed: %x", room, full)
+		}
+		typ, n, ok := ParseHeader(b[64-room:][:min(room, HeaderSize)])
+		if ok != (room >= HeaderSize) || ok && (typ != FramePing || n != 0x01020304) {
+			t.Errorf("read with %d bytes: %v of %d, %v", room, typ, n, ok)
+		}
+	}
+	one := AppendFrame(nil, FramePing, make([]byte, readIdle/3)) // headers lie across the buffer's end
+	stream := bytes.NewReader(bytes.Repeat(one, 300))
+	fr := NewFrameReader(stream, nil)
+	buf := make([]byte, 0, HeaderSize)
+	if n := testing.AllocsPerRun(200, func() {
+		typ, n, err := fr.Header()
+		if err != nil || typ != FramePing || int(n) != readIdle/3 || fr.Discard(n) != nil {
+			t.Fatal(typ, n, err)
+		}
+		buf = AppendHeader(buf[:0], typ, int(n))
+	}); n >= 1 { // the buffer itself grows once
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // FuzzFrames: any stream is read to an end; what parses is encoded to a frame
 // that parses to the same.
 func FuzzFrames(f *testing.F) {

@@ -11,7 +11,7 @@ import (
 // Limits of the login frames' payloads in bytes (DERP-08).
 const (
 	maxServerKey  = 1024
-	minClientInfo = key.Size + 24
+	minClientInfo = key.Size + NonceSize
 	maxClientInfo = 256 << 10
 	maxServerInfo = MaxFrame
 )

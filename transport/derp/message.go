@@ -262,7 +262,7 @@ func ParseRestarting(b []byte) (Restarting, error) {
 const discoMagic = "TS\U0001f4ac"
 
 // discoMin is the shortest disco message in bytes: magic, key and nonce.
-const discoMin = len(discoMagic) + key.Size + 24
+const discoMin = len(discoMagic) + key.Size + NonceSize
 
 // IsDisco reports whether the data of a packet is a disco message, which
 // relays and clients queue apart from bulk traffic (DERP-52, DERP-53).

@@ -14,7 +14,7 @@ import (
 // Times of one connection.
 const (
 	// silence is how long a relay may say nothing: two keep-alives (DERP-33).
-	silence = 120 * time.Second
+	silence = 2 * KeepAlivePeriod
 	// rearm is how old a deadline gets before it is set anew, so that not every
 	// read and write costs a timer.
 	rearm = 5 * time.Second

@@ -1,6 +1,7 @@
 package derp_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,8 +10,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +219,63 @@ func TestRoots(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTLSProxy: DERP-126: a proxy over TLS is checked by its own name, against
+// the same roots as relays.
+func TestTLSProxy(t *testing.T) {
+	ca := newAuthority(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	cert := ca.leaf(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			br := bufio.NewReader(c)
+			if r, err := http.ReadRequest(br); err == nil {
+				user, password, _ := parseProxyAuth(r)
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+				br.ReadByte() // nothing comes before the tunnel is used
+				fmt.Fprintf(c, "%s %s by %s:%s", r.Method, r.Host, user, password)
+			}
+			c.Close()
+		}
+	}()
+	defer func() {
+		ln.Close()
+		<-ended
+	}()
+	proxy := &url.URL{Scheme: "https", Host: ln.Addr().String(), User: url.UserPassword("u", "p")}
+	d := &derp.Dialer{Network: host.OS{}, Roots: roots, Proxy: http.ProxyURL(proxy), PlainHTTP: true, TLS: &tls.Config{InsecureSkipVerify: true}}
+	region := &netmap.Region{RegionID: 1, Nodes: []*netmap.DERPNode{{Name: "1a", HostName: "r.test"}}}
+	s, err := d.DialTLS(t.Context(), region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	io.WriteString(s, "x")
+	if got, err := io.ReadAll(s); err != nil || string(got) != "CONNECT r.test:3340 by u:p" {
+		t.Errorf("through the proxy %q, %v", got, err)
+	}
+	d.Roots = nil // the template is for relays, not for the proxy
+	if _, err := d.DialTLS(t.Context(), region); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+		t.Errorf("a proxy that nobody vouches for: %v", err)
+	}
+}
+
+// parseProxyAuth returns the credentials for a proxy.
+func parseProxyAuth(r *http.Request) (user, password string, ok bool) {
+	r.Header.Set("Authorization", r.Header.Get("Proxy-Authorization"))
+	return r.BasicAuth()
 }
 
 // TestNoFastStart: DERP-108: without TLS 1.3, or without a readable MetaCert, a
