@@ -227,6 +227,34 @@ func TestMeshPairs(t *testing.T) {
 	})
 }
 
+// TestMeshedPairs: DERP-168: between relays that are joined packets arrive, also
+// those of a prober that holds the mesh key.
+func TestMeshedPairs(t *testing.T) {
+	for name, hold := range map[string]bool{"ordinary client": false, "with the mesh key": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				k := key.NewMesh()
+				a, b := w.addRelay("a", relayConfig{options: relay.Options{MeshKey: k}}), w.addRelay("b", relayConfig{options: relay.Options{MeshKey: k}})
+				w.link(a, b, k)
+				w.link(b, a, k)
+				c := w.config(a.url, b.url)
+				c.Mesh = true
+				if hold {
+					c.MeshKey = k
+				}
+				r, err := Run(t.Context(), c)
+				if err != nil || !r.OK() || len(r.Pairs) != 2 {
+					t.Errorf("%v, report:\n%v", err, r)
+				}
+				if n := a.Stats().ForwardedOut.Total() + b.Stats().ForwardedOut.Total(); n != 2 {
+					t.Errorf("%d packets between the relays, want 2", n)
+				}
+			})
+		})
+	}
+}
+
 // TestCancel: Run ends with its context, wherever it is.
 func TestCancel(t *testing.T) {
 	for _, after := range []time.Duration{0, 500 * time.Millisecond, 2500 * time.Millisecond, 7 * time.Second} {

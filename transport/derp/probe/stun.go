@@ -39,6 +39,9 @@ func (m *measurement) stun(ctx context.Context) (string, error) {
 	defer socket.Close()
 	q := &query{socket: socket, to: to, id: stun.NewTxID(), answers: make(chan netip.AddrPort, 1)}
 	err = actor.Run(ctx, q.run)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // the socket that was closed by then is no reason
+	}
 	if err != nil {
 		return "", fmt.Errorf("ask %v: %w", to, err)
 	}

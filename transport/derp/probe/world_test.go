@@ -9,6 +9,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"github.com/seed94491740/tsnode/internal/simnet"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/derp/mesh"
 	"github.com/seed94491740/tsnode/transport/derp/relay"
 	"github.com/seed94491740/tsnode/transport/stun"
 )
@@ -97,7 +100,7 @@ func (w *world) serveHTTP(st *site, port, domain string, c relayConfig) {
 	if c.handler != nil {
 		h = c.handler(h)
 	}
-	server := &http.Server{Handler: h}
+	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)} // the loser of each race of IPv4 and IPv6
 	ended := make(chan struct{})
 	go func() { defer close(ended); server.Serve(ln) }()
 	w.t.Cleanup(func() { server.Close(); st.Close(); <-ended })
@@ -112,6 +115,22 @@ func (w *world) serveSTUN(st *site) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); stun.NewServer(socket, nil).Serve(ctx) }()
+	w.t.Cleanup(func() { cancel(); <-ended })
+}
+
+// link joins one relay to another.
+func (w *world) link(from, to *site, k key.Mesh) {
+	w.t.Helper()
+	l, err := mesh.NewLink(mesh.Config{
+		Server: from.Server, Private: from.PrivateKey(), MeshKey: k, URL: to.url,
+		Dialer: &derp.Dialer{Network: from.host, Roots: w.roots},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); l.Serve(ctx) }()
 	w.t.Cleanup(func() { cancel(); <-ended })
 }
 
