@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"syscall"
 
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
@@ -79,7 +80,7 @@ func (r *region) open(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay %d: %w", r.id, err)
 	}
-	udp, err := r.listenSTUN(ctx)
+	sockets, err := r.listenSTUN(ctx)
 	if err != nil {
 		ln.Close()
 		return nil, fmt.Errorf("STUN server %d: %w", r.id, err)
@@ -88,10 +89,10 @@ func (r *region) open(ctx context.Context) (stop func(), err error) {
 		bound, err := netip.ParseAddrPort(ln.Addr().String())
 		if err != nil {
 			ln.Close()
-			udp.Close()
+			closeAll(sockets)
 			return nil, fmt.Errorf("relay %d: %w", r.id, err)
 		}
-		r.derpPort, r.stunPort = bound.Port(), udp.LocalAddr().Port()
+		r.derpPort, r.stunPort = bound.Port(), sockets[0].LocalAddr().Port()
 	}
 	derper := relay.New(r.private, relay.Options{QueueDepth: relayQueue, Logger: r.log})
 	web := &http.Server{
@@ -101,11 +102,13 @@ func (r *region) open(ctx context.Context) (stop func(), err error) {
 	run, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { web.ServeTLS(ln, "", "") })
-	serving.Go(func() {
-		if err := stun.NewServer(udp, r.log).Serve(run); run.Err() == nil {
-			r.log.Error("STUN server has ended", "region", r.id, "err", err)
-		}
-	})
+	for _, udp := range sockets {
+		serving.Go(func() {
+			if err := stun.NewServer(udp, r.log).Serve(run); run.Err() == nil {
+				r.log.Error("STUN server has ended", "region", r.id, "err", err)
+			}
+		})
+	}
 	return func() {
 		cancel()
 		web.Close()
@@ -114,19 +117,56 @@ func (r *region) open(ctx context.Context) (stop func(), err error) {
 	}, nil
 }
 
-// listenSTUN opens the socket of the STUN server. Sockets of a host are bound
-// to no address, so one that is to serve this machine alone is made deaf to
-// others.
-func (r *region) listenSTUN(ctx context.Context) (host.UDPConn, error) {
-	family := "udp4"
-	if r.addr.Is6() && !r.addr.IsUnspecified() {
-		family = "udp6"
+// bindTries is how many ports are tried until one is free in both families.
+const bindTries = 8
+
+// listenSTUN opens the sockets of the STUN server, one for each family that is
+// served and that the host has, at one port. Sockets of a host are bound to no
+// address, so one that is to serve this machine alone is made deaf to others.
+func (r *region) listenSTUN(ctx context.Context) (sockets []host.UDPConn, err error) {
+	for range bindTries {
+		sockets, err = r.bindSTUN(ctx)
+		if err == nil || r.stunPort != 0 {
+			break
+		}
 	}
-	udp, err := r.network.ListenUDP(ctx, family, r.stunPort)
 	if err == nil && r.addr.IsLoopback() {
-		udp = localOnly{udp}
+		for i := range sockets {
+			sockets[i] = localOnly{sockets[i]}
+		}
 	}
-	return udp, err
+	return sockets, err
+}
+
+func (r *region) bindSTUN(ctx context.Context) (sockets []host.UDPConn, err error) {
+	families := []string{"udp4"}
+	if r.addr.IsUnspecified() {
+		families = []string{"udp4", "udp6"}
+	} else if r.addr.Is6() {
+		families = []string{"udp6"}
+	}
+	port := r.stunPort
+	for _, family := range families {
+		udp, err := r.network.ListenUDP(ctx, family, port)
+		switch {
+		case errors.Is(err, syscall.EAFNOSUPPORT) && len(families) > 1:
+			continue // the host has one family only
+		case err != nil:
+			closeAll(sockets)
+			return nil, err
+		}
+		sockets, port = append(sockets, udp), udp.LocalAddr().Port()
+	}
+	if len(sockets) == 0 {
+		return nil, syscall.EAFNOSUPPORT
+	}
+	return sockets, nil
+}
+
+func closeAll(sockets []host.UDPConn) {
+	for _, c := range sockets {
+		c.Close()
+	}
 }
 
 // localOnly is a socket that hears nothing but loopback.

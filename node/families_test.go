@@ -65,7 +65,7 @@ func TestHostWithoutOffload(t *testing.T) {
 // A node that has seen IPv6 work gives it a head start on the way to relays
 // (DERP-125).
 func TestRelaysPreferIPv6(t *testing.T) {
-	onGround(t, func(t *testing.T, g *ground) {
+	synctestGround(t, devnet.Config{Relays: 3}, func(t *testing.T, g *ground) {
 		for _, no := range []bool{false, true} {
 			m := g.join(g.net.AddHost("", simnet.HostConfig{Link: wide, NoIPv6: no}))
 			time.Sleep(settled)
