@@ -111,12 +111,12 @@ func (a *controller) admitUnasked(c relay.Candidate, err error) {
 
 // allows returns why an answer of status 200 is a refusal, nil if it is none.
 func allows(body []byte) error {
-	var answer struct{ Allow bool }
+	var answer struct{ Allow *bool } // nil: null, which must not keep an earlier true
 	// The first value counts, whatever follows it.
 	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&answer); err != nil {
 		return fmt.Errorf("answer is not understood: %w", err)
 	}
-	if !answer.Allow {
+	if answer.Allow == nil || !*answer.Allow {
 		return errors.New("not allowed")
 	}
 	return nil

@@ -3,6 +3,7 @@ package admit
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +68,7 @@ var answers = map[string]struct {
 	"denied":             {200, `{"Allow":false}`, []string{"not allowed"}},
 	"nothing said":       {200, `{}`, []string{"not allowed"}},
 	"null":               {200, `null`, []string{"not allowed"}},
+	"taken back":         {200, `{"Allow":true,"Allow":null}`, []string{"not allowed"}},
 	"empty":              {200, ``, []string{"not understood"}},
 	"not JSON":           {200, `yes`, []string{"not understood"}},
 	"wrong type":         {200, `{"Allow":"true"}`, []string{"not understood"}},
@@ -256,5 +258,27 @@ func TestInTime(t *testing.T) {
 		if _, err := inTime(hangs)(t.Context(), "tcp", "a:1"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
+	})
+}
+
+// FuzzAllows: nothing but an Allow that is true admits a client (DERP-74).
+func FuzzAllows(f *testing.F) {
+	for _, c := range answers {
+		f.Add([]byte(c.body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if allows(body) != nil {
+			return
+		}
+		var answer map[string]any
+		if err := json.NewDecoder(bytes.NewReader(body)).Decode(&answer); err != nil {
+			t.Fatalf("%q admits a client: %v", body, err)
+		}
+		for name, v := range answer {
+			if strings.EqualFold(name, "allow") && v == true {
+				return
+			}
+		}
+		t.Fatalf("%q admits a client", body)
 	})
 }
