@@ -142,9 +142,18 @@ func (o *netcheckOptions) readMap(ctx context.Context, stdin io.Reader) (*netmap
 	if from == "" {
 		from = strings.TrimRight(o.loginServer, "/") + derpMapPath
 	}
+	dm, err := readDERPMap(ctx, from, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("%w. Give one with --derp-map FILE", err)
+	}
+	return dm, nil
+}
+
+// readDERPMap reads a DERP map from a file, a URL, or standard input for "-".
+func readDERPMap(ctx context.Context, from string, stdin io.Reader) (*netmap.DERPMap, error) {
 	body, err := readFrom(ctx, from, stdin)
 	if err != nil {
-		return nil, fmt.Errorf("DERP map: %w. Give one with --derp-map FILE", err)
+		return nil, fmt.Errorf("DERP map: %w", err)
 	}
 	dm := new(netmap.DERPMap)
 	if err := json.Unmarshal(body, dm); err != nil {
