@@ -17,8 +17,9 @@ const (
 	// a receiver's queue holds on either relay (DERP-52), so that none is lost.
 	window = 30
 
-	// stall is how long a pair waits for its packets before they count as lost.
-	stall = 500 * time.Millisecond
+	// stall is how long a pair waits for its packets before they count as lost:
+	// more than a busy machine keeps a process waiting.
+	stall = 3 * time.Second
 
 	aheadBytes = 64 << 10 // that a busy client reads at once
 )

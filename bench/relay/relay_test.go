@@ -83,6 +83,13 @@ func TestPrint(t *testing.T) {
 	}
 }
 
+// TestMedian: of an even number of values, the mean of the middle two.
+func TestMedian(t *testing.T) {
+	if odd, even := median([]float64{1, 2, 9}), median([]float64{1, 2, 4, 9}); odd != 2 || even != 3 {
+		t.Errorf("medians %v and %v, want 2 and 3", odd, even)
+	}
+}
+
 // TestChooseRows: a row that does not exist is named.
 func TestChooseRows(t *testing.T) {
 	if _, err := chooseRows([]string{"bulk", "bulky"}); err == nil || !strings.Contains(err.Error(), `"bulky"`) {

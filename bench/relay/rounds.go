@@ -95,7 +95,10 @@ func (res result) values(v variant, m metric) []float64 {
 	return all
 }
 
-func median(sorted []float64) float64 { return sorted[len(sorted)/2] }
+func median(sorted []float64) float64 {
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
 
 // print writes a table: for each metric the median, least and most of every
 // variant, and the ratio of medians to the reference, which is the last one.
