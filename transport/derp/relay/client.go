@@ -81,6 +81,7 @@ type heardOf struct {
 // serve runs a client that has logged in until its connection ends.
 func (c *client) serve(context.Context) error {
 	s := c.server
+	c.queue.taken = time.Now() // from now on there is patience with it
 	s.join(c)
 	defer s.leave(c)
 	if err := c.sendServerInfo(); err != nil {

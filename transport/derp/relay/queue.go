@@ -32,7 +32,7 @@ type outbox struct {
 	wake   chan struct{} // holds a token when a resting sender has something to do
 	ended  chan struct{} // made by close to wait for the sender
 	room   chan struct{} // made by awaitRoom, closed when the sender takes
-	taken  time.Time     // when the sender last took
+	taken  time.Time     // when the sender last took, or was told to
 	yields int           // how often pushers made way for it since then
 	alive  *time.Timer   // pushes keep-alives
 
@@ -203,19 +203,15 @@ func (q *outbox) open(every time.Duration) {
 
 // unlock unlocks, and sees to it that a sender takes what waits.
 func (q *outbox) unlock() {
+	defer q.mu.Unlock()
 	switch {
-	case q.state == senderResting:
-		if q.pending() || q.closed {
-			q.state = senderBusy
-			q.wake <- struct{}{}
-		}
-	case q.state == senderNone:
-		if q.pending() && !q.closed {
-			q.state = senderBusy
-			q.start()
-		}
+	case q.state == senderResting && (q.closed || q.pending()):
+		q.state, q.taken = senderBusy, time.Now()
+		q.wake <- struct{}{}
+	case q.state == senderNone && !q.closed && q.pending():
+		q.state, q.taken = senderBusy, time.Now()
+		q.start()
 	}
-	q.mu.Unlock()
 }
 
 func (q *outbox) pending() bool {

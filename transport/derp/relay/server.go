@@ -325,7 +325,7 @@ func (s *Server) newClient(in Incoming) *client {
 		notIdeal:  in.IdealNode != "",
 		connected: time.Now(),
 	}
-	c.read.in = reader{src: in.Conn, pending: in.Pending}
+	c.read.in = reader{src: readAhead(in.Conn), pending: in.Pending}
 	c.queue.start, c.queue.depth = c.startSender, s.queueDepth
 	return c
 }
