@@ -72,6 +72,7 @@ func (w *sender) run(context.Context) error {
 				if q.leaveOff() {
 					return nil
 				}
+				<-q.wake // sent as the time ran out
 			}
 		default:
 			return nil
