@@ -47,9 +47,7 @@ func (s *Server) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	if c != nil {
 		s.group.Go(func(context.Context) error {
-			if err := s.run(c); err != nil {
-				s.log.Debug("relay client ended", "remote", in.Remote, "err", err)
-			}
+			s.run(c)
 			return nil
 		})
 	}

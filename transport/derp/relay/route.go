@@ -99,7 +99,7 @@ func (c *client) deliver(to *client, f *frame) {
 		dropped, why, _ = to.queue.push(f, false)
 	}
 	if dropped != nil {
-		c.server.stats.drop(why, dropped)
+		c.server.drop(why, to.key, dropped)
 	}
 }
 
@@ -131,7 +131,7 @@ func (c *client) lose(why DropReason, dst key.NodePublic, f *frame) {
 	if f.disco && why != DropDuplicate && c.mayTellNotHere() {
 		c.queue.pushGone(dst, derp.GoneNotHere)
 	}
-	c.server.stats.drop(why, f)
+	c.server.drop(why, dst, f)
 }
 
 func (c *client) mayTellNotHere() bool {

@@ -40,7 +40,7 @@ func rttBucket(rtt time.Duration) int {
 // startSampler has round trip times taken, by one timer for all clients
 // (DERP-165). s.mu is held.
 func (s *Server) startSampler() {
-	if !rttKnown || s.sampling || s.closed {
+	if !rttKnown || s.debug.NoRTT || s.sampling || s.closed {
 		return
 	}
 	s.sampling = true

@@ -176,7 +176,7 @@ func (w *sender) giveUp() {
 		if w.done+i < w.added {
 			why = DropWrite
 		}
-		w.c.server.stats.drop(why, f)
+		w.c.server.drop(why, w.c.key, f)
 	}
 	w.load.frames = nil
 	w.load.signals.done()

@@ -64,6 +64,8 @@ type Options struct {
 	// Verify says whether a client may stay; nil admits everyone. It is called
 	// concurrently, and not for mesh peers.
 	Verify func(ctx context.Context, c Candidate) error
+
+	Debug Debug
 }
 
 // Errors of Accept.
@@ -109,6 +111,8 @@ type config struct {
 	advertise    bool
 	verify       func(context.Context, Candidate) error
 	log          *slog.Logger
+	debug        Debug
+	drops        dropLog
 	sysAtStart   uint64 // bytes
 }
 
@@ -135,6 +139,8 @@ func newConfig(private key.NodePrivate, o Options) config {
 		advertise:    o.AdvertiseRateLimit,
 		verify:       o.Verify,
 		log:          o.Logger,
+		debug:        o.Debug,
+		drops:        newDropLog(o.Debug.Drops),
 		sysAtStart:   memoryFromOS(),
 	}
 	if c.writeTimeout == 0 {
@@ -210,7 +216,9 @@ func (s *Server) admit(in Incoming) (c *client, err error) {
 
 // run serves a client that admit has returned.
 func (s *Server) run(c *client) error {
-	return s.finish(c.conn, actor.Guard(s.ctx, c.serve))
+	err := s.finish(c.conn, actor.Guard(s.ctx, c.serve))
+	s.log.Log(s.ctx, s.levelOf(c.prober), "relay client has gone", "key", c.key, "remote", c.remote, "err", err)
+	return err
 }
 
 // begin notes a connection so that Close ends it.
@@ -332,6 +340,7 @@ func (s *Server) newClient(in Incoming) *client {
 
 // join makes the client known.
 func (s *Server) join(c *client) {
+	s.log.Log(s.ctx, s.levelOf(c.prober), "relay client has come", "key", c.key, "remote", c.remote, "mesh", c.mesh, "prober", c.prober)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c.conn] = c
@@ -346,7 +355,7 @@ func (s *Server) join(c *client) {
 func (s *Server) leave(c *client) {
 	hangUp(c.conn) // frees a sender that is writing
 	for _, f := range c.queue.close() {
-		s.stats.drop(DropGone, f)
+		s.drop(DropGone, c.key, f)
 	}
 	s.forget(c)
 	for peer := range c.heardOf.sources {
