@@ -87,7 +87,7 @@ func (c *client) serve(context.Context) error {
 	if err := c.sendServerInfo(); err != nil {
 		return err
 	}
-	c.queue.open(keepAlive + rand.N(keepAliveJitter))
+	c.queue.open(derp.KeepAlivePeriod + rand.N(keepAliveJitter))
 	err := c.readFrames()
 	c.endMu.Lock()
 	defer c.endMu.Unlock()

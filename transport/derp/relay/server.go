@@ -37,8 +37,7 @@ const (
 	// DefaultMaxLogins is how many clients may be logging in at once.
 	DefaultMaxLogins = 4096
 
-	keepAlive       = 60 * time.Second // DERP-58
-	keepAliveJitter = 5 * time.Second
+	keepAliveJitter = 5 * time.Second // DERP-58
 
 	maxPing = 1000 // bytes; DERP-08
 )

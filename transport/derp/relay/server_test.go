@@ -170,7 +170,7 @@ func TestKeepAlive(t *testing.T) {
 		last := time.Now()
 		for range 3 {
 			a.expect(derp.FrameKeepAlive)
-			if d := time.Since(last); d < keepAlive || d > keepAlive+keepAliveJitter {
+			if d := time.Since(last); d < derp.KeepAlivePeriod || d > derp.KeepAlivePeriod+keepAliveJitter {
 				t.Errorf("keep-alive after %v", d)
 			}
 			last = time.Now()
