@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,11 +92,10 @@ func (o *relayOptions) run(ctx context.Context, f *pflag.FlagSet, stdout, stderr
 		return relayError(err)
 	}
 	if o.printMap {
-		text, err := d.MapHuJSON()
-		if err == nil {
-			_, err = io.WriteString(stdout, text)
-		}
-		return err
+		fmt.Fprintln(stderr, `tsnode: the value of "derpMap" in a tailnet's policy; relays of one region share a mesh key`)
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(d.Map())
 	}
 	r := &relayReloader{options: o, flags: f, relay: d, level: level, log: c.Logger, hup: make(chan os.Signal, 1)}
 	signal.Notify(r.hup, syscall.SIGHUP)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/seed94491740/tsnode/transport/derp/probe"
 	"github.com/seed94491740/tsnode/transport/derp/relayd"
 )
 
@@ -105,4 +107,33 @@ func TestRelayCommand(t *testing.T) {
 		t.Errorf("log line %q", line)
 	}
 	go io.Copy(io.Discard, scannerRest{relay})
+}
+
+// probe measures a relay that the command runs, and says so with JSON; a relay
+// that is not there fails the command.
+func TestRelayProbeCommand(t *testing.T) {
+	dir := t.TempDir()
+	relay := command(t, "relay", "--hostname", "127.0.0.1", "--certmode", "manual", "--certdir", dir, "--addr", "127.0.0.1:0",
+		"--http-port", "-1", "--debug-addr", "", "--stun=false", "--key-file", filepath.Join(dir, "relay.key"))
+	addr := find(t, relay, `listen\.relay=(\S+)`)
+	go io.Copy(io.Discard, scannerRest{relay})
+	measure := func(url string) (probe.Report, error) {
+		out := new(strings.Builder)
+		root := newRoot()
+		root.SetArgs([]string{"relay", "probe", "--json", "--no-stun", "--websocket", "--ca", filepath.Join(dir, "127.0.0.1.crt"), url})
+		root.SetOut(out)
+		root.SetErr(io.Discard)
+		err := root.ExecuteContext(t.Context())
+		var r probe.Report
+		if e := json.Unmarshal([]byte(out.String()), &r); e != nil {
+			t.Errorf("%v\n%s", e, out)
+		}
+		return r, err
+	}
+	if r, err := measure("https://" + addr); err != nil || len(r.Relays) != 1 {
+		t.Errorf("%v\n%s", err, r.String())
+	}
+	if r, err := measure("https://127.0.0.1:1"); err == nil || len(r.Failures()) == 0 {
+		t.Errorf("a relay that is not there: %v\n%s", err, r.String())
+	}
 }

@@ -116,7 +116,7 @@ func TestMetrics(t *testing.T) {
 	r := run(t, testConfig(t))
 	types, values := parsePrometheus(t, r.debug("/metrics").body)
 	for name, kind := range map[string]string{
-		"derp_current_connections": "gauge", "derp_clients_total": "gauge", "derp_accepts": "counter",
+		"derp_current_connections": "gauge", "derp_clients_total": "gauge", "derp_accepts": "counter", "derp_average_queue_duration_ms": "gauge",
 		"derp_packets_sent": "counter", "derp_bytes_received": "counter", "derp_packets_received_kind": "counter",
 		"derp_packets_dropped": "counter", "derp_bytes_dropped": "counter",
 		"stun_requests": "counter", "stun_addrfamily": "counter",

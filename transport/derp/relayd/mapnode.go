@@ -1,30 +1,25 @@
 package relayd
 
 import (
-	"encoding/json"
 	"net/netip"
 
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/transport/derp/relayd/certs"
+	"github.com/seed94491740/tsnode/transport/stun"
 )
 
 // customRegion is the ID of the region in a map that an operator adds to:
 // control servers leave 900 to 999 to them.
 const customRegion = 900
 
-// MapHuJSON returns the DERP map of the relay alone, to be pasted into the
-// policy of a tailnet or given to tsnode netcheck. A self-signed certificate is
-// pinned in it.
-func (d *Daemon) MapHuJSON() (string, error) {
+// Map returns the DERP map of the relay alone: what is pasted into the policy of
+// a tailnet or given to tsnode netcheck. A self-signed certificate is pinned in
+// it.
+func (d *Daemon) Map() *netmap.DERPMap {
 	n := d.mapNode()
-	m := netmap.DERPMap{Regions: map[int]*netmap.Region{customRegion: {
+	return &netmap.DERPMap{Regions: map[int]*netmap.Region{customRegion: {
 		RegionID: customRegion, RegionCode: "custom", RegionName: "Custom relay", Nodes: []*netmap.DERPNode{&n},
 	}}}
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return "", err
-	}
-	return "// The value of \"derpMap\" in a tailnet's policy. Relays of one region share a mesh key.\n" + string(b) + "\n", nil
 }
 
 // mapNode returns the relay as a DERP map shows it.
@@ -47,7 +42,7 @@ func (d *Daemon) mapNode() netmap.DERPNode {
 	switch {
 	case !p.STUN:
 		n.STUNPort = -1
-	case p.STUNPort != 3478:
+	case p.STUNPort != stun.DefaultPort:
 		n.STUNPort = p.STUNPort
 	}
 	return n

@@ -25,6 +25,13 @@ var labelOf = map[string]string{
 	"gauge_derper_tls_active_version": "version",
 }
 
+// gauges are variables that go up and down without a name that says so.
+var gauges = map[string]bool{
+	"average_queue_duration_ms":              true,
+	"rate_limit_per_client_bytes_per_second": true,
+	"rate_limit_per_client_burst_bytes":      true,
+}
+
 // linkLabel is the label of variables that each mesh link has.
 const linkLabel = "link"
 
@@ -108,7 +115,7 @@ func bound(le string) float64 {
 
 // kindOf splits the type of a metric from the name of a variable.
 func kindOf(key string) (kind, name string) {
-	if name, ok := strings.CutPrefix(key, "gauge_"); ok {
+	if name, ok := strings.CutPrefix(key, "gauge_"); ok || gauges[key] {
 		return "gauge", name
 	}
 	name, _ = strings.CutPrefix(key, "counter_")
