@@ -26,7 +26,7 @@ func addRelayFlags(f *pflag.FlagSet, c *relayd.Config) {
 	addPageFlags(f, &c.Pages)
 	addSocketFlags(f, &c.Sockets)
 	durationVar(f, &c.Drain, "drain", "how long clients may take to hear that the relay stops")
-	f.TextVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error; reloaded on SIGHUP")
+	addLogFlags(f, &c.Logs)
 }
 
 func addCertFlags(f *pflag.FlagSet, c *relayd.Certificates) {
@@ -72,6 +72,14 @@ func addSocketFlags(f *pflag.FlagSet, c *relayd.Sockets) {
 	durationVar(f, &c.KeepAlive, "tcp-keepalive-time", "TCP keep-alive period of clients; DERP has its own of 60s")
 	durationVar(f, &c.UserTimeout, "tcp-user-timeout", "how long sent data may stay unacknowledged (Linux); 0 for the system's default")
 	durationVar(f, &c.WriteTimeout, "tcp-write-timeout", "how long a client may take to accept a write before it is disconnected; 0 for no limit")
+}
+
+func addLogFlags(f *pflag.FlagSet, c *relayd.Logs) {
+	f.TextVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error; reloaded on SIGHUP")
+	f.BoolVar(&c.LogClients, "log-clients", c.LogClients, "log clients that come and go")
+	f.BoolVar(&c.LogProbers, "log-probers", c.LogProbers, "log probers that come and go")
+	f.StringSliceVar(&c.LogDrops, "log-drops", c.LogDrops, "node keys: log packets to them that are dropped")
+	f.BoolVar(&c.RTT, "tcp-rtt-stats", c.RTT, "sample the round trip times of clients every 10s (Linux)")
 }
 
 // durationVar defines a flag whose default is what d holds.

@@ -45,6 +45,7 @@ type plan struct {
 	rate       relay.RateLimit
 	allow      []netip.Prefix // may use /debug/ beside loopback
 	eabKey     string
+	logDrops   []key.NodePublic
 }
 
 // A meshPeer is another relay of the region.
@@ -76,6 +77,7 @@ func check(c Config) (*plan, error) {
 	k.admission()
 	k.limits()
 	k.pages()
+	k.logs()
 	if len(k.errs) == 0 { // the last, since a missing key is made
 		k.key()
 	}
@@ -263,6 +265,19 @@ func (k *checker) pages() {
 		if _, err := parseWebURL(k.Home); err != nil {
 			k.wrong("home", "%w; or %q for a blank page", err, blankHome)
 		}
+	}
+}
+
+func (k *checker) logs() {
+	for _, text := range k.LogDrops {
+		public, err := key.ParseNodePublic(text)
+		if err != nil { // the reference's switch takes them without a prefix
+			public, err = key.ParseNodePublicHex(text)
+		}
+		if err != nil {
+			k.wrong("log-drops", "%q: want a node key, as in nodekey:…", text)
+		}
+		k.logDrops = append(k.logDrops, public)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
 
@@ -82,6 +83,7 @@ func TestBadSettings(t *testing.T) {
 		{"rate-config", func(c *Config) { c.RateConfig = writeFile(t, `{"PerClientRateLimitBytesPerSec": -1}`) }, "between"},
 		{"home", func(c *Config) { c.Home = "about" }, "blank"},
 		{"bootstrap-dns-names", func(c *Config) { c.BootstrapDNS = []string{"a b"} }, "a b"},
+		{"log-drops", func(c *Config) { c.LogDrops = []string{"nodekey:x"} }, "want a node key"},
 		{"key-file", func(c *Config) { c.KeyFile = "" }, "first start"},
 		{"key-file", func(c *Config) { c.KeyFile = writeFile(t, "{}") }, "move the file away"},
 		{"key-file", func(c *Config) { c.KeyFile = writeFile(t, "x") }, "move it away"},
@@ -128,9 +130,14 @@ func TestGoodSettings(t *testing.T) {
 		"PerClientRateBurstBytes": 2000,
 	}`)
 	c.Duplicates, c.DebugAllow = DisableFighters, []string{"192.0.2.7", "2001:db8::/32"}
+	public := key.NewNode().Public()
+	c.LogDrops = []string{public.String(), public.Hex()}
 	p, err := check(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !slices.Equal(p.logDrops, []key.NodePublic{public, public}) {
+		t.Errorf("keys %v", p.logDrops)
 	}
 	if want := []meshPeer{{"derp1.example.org", ""}, {"derp2.example.org", "10.0.0.2"}, {"derp3.example.org:8443", ""}}; !slices.Equal(p.peers, want) {
 		t.Errorf("mesh peers %v", p.peers)

@@ -26,6 +26,7 @@ type Config struct {
 	Admission
 	Limits
 	Pages
+	Logs
 
 	// KeyFile keeps the relay's private key; made on first start (DERP-14.1).
 	// Empty with Dev: a new key on every start.
@@ -35,9 +36,6 @@ type Config struct {
 	Dev bool `json:"dev"`
 	// Drain is how long clients may take to hear that the relay stops.
 	Drain Duration `json:"drain"`
-	// LogLevel is debug, info, warn or error.
-	LogLevel slog.Level `json:"log-level"`
-
 	// Logger receives what an operator acts on; nil discards.
 	Logger *slog.Logger `json:"-"`
 }
@@ -99,6 +97,15 @@ type Pages struct {
 	UnpublishedDNS []string `json:"unpublished-bootstrap-dns-names"` // name or name/txtname
 }
 
+// Logs say what is logged and measured to find a fault (DERP-82).
+type Logs struct {
+	LogLevel   slog.Level `json:"log-level"`     // debug, info, warn or error
+	LogClients bool       `json:"log-clients"`   // clients that come and go, at Info
+	LogProbers bool       `json:"log-probers"`   // the same for probers alone
+	LogDrops   []string   `json:"log-drops"`     // node keys: packets to them that are dropped
+	RTT        bool       `json:"tcp-rtt-stats"` // sample the clients' round trip times (Linux)
+}
+
 // Values of Config.CertMode and Config.Duplicates.
 const (
 	CertManual      = "manual"
@@ -129,6 +136,7 @@ func DefaultConfig() Config {
 		Certificates: Certificates{CertMode: CertLetsEncrypt},
 		Admission:    Admission{VerifyURLFailOpen: true},
 		Limits:       Limits{Duplicates: LastWriter},
+		Logs:         Logs{RTT: true},
 		Drain:        Duration(5 * time.Second),
 	}
 	const home = "/var/lib/tsnode"

@@ -96,6 +96,7 @@ func (p *plan) relayOptions(verify admit.Check) relay.Options {
 	return relay.Options{
 		WriteTimeout: write, Logger: p.log, MeshKey: p.meshKey, Duplicates: p.duplicates,
 		RateLimit: p.rate, AdvertiseRateLimit: p.Advertise, Verify: verify,
+		Debug: relay.Debug{Clients: p.LogClients, Probers: p.LogProbers, Drops: p.logDrops, NoRTT: !p.RTT},
 	}
 }
 
