@@ -190,17 +190,10 @@ func TestDERPMeshRights(t *testing.T) {
 			if err := request.send(intruder); err != nil {
 				t.Fatalf("%s: %v", request.name, err)
 			}
-			(&messageLog{client: intruder, ch: make(chan derp.Message, maxMessages), failed: make(chan error, 1)}).hangsUp(t)
+			receive(intruder).awaitError(t)
 		}
 		meshLog.sync(t, mesh)
 	})
-}
-
-// hangsUp receives until the relay ends the connection.
-func (l *messageLog) hangsUp(t *testing.T) {
-	t.Helper()
-	go l.run()
-	l.awaitError(t)
 }
 
 // Who sends disco packets to a client that is not there is told so; who has

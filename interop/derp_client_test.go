@@ -253,22 +253,33 @@ func asOurMessage(m tsderp.ReceivedMessage) derp.Message {
 	return nil
 }
 
-// A messageLog takes what a client receives, for as long as the test lasts.
+// A messageLog takes what a client receives, until its connection fails.
 type messageLog struct {
 	client packetClient
-	ch     chan derp.Message
-	failed chan error // one error, after which nothing comes
+	ch     chan receipt
+}
+
+// A receipt is what one Recv has returned.
+type receipt struct {
+	derp.Message
+	err error
 }
 
 // maxMessages is how many messages wait for a test to look at them.
 const maxMessages = 10000
 
+// receive begins to receive.
+func receive(c packetClient) *messageLog {
+	l := &messageLog{client: c, ch: make(chan receipt, maxMessages)}
+	go l.run()
+	return l
+}
+
 // listen begins to receive, and waits until the relay has let the client in: its
 // first message is ServerInfo (DERP-23, DERP-24).
 func listen(t *testing.T, c packetClient) *messageLog {
 	t.Helper()
-	l := &messageLog{client: c, ch: make(chan derp.Message, maxMessages), failed: make(chan error, 1)}
-	go l.run()
+	l := receive(c)
 	if m := l.next(t); !isServerInfo(m) {
 		t.Fatalf("first message is %#v, want ServerInfo", m)
 	}
@@ -283,29 +294,35 @@ func isServerInfo(m derp.Message) bool {
 func (l *messageLog) run() {
 	for {
 		m, err := l.client.Recv()
-		if err != nil {
-			l.failed <- err
-			return
-		}
 		if p, ok := m.(derp.ReceivedPacket); ok { // borrowed until the next Recv
 			m = derp.ReceivedPacket{Source: p.Source, Data: bytes.Clone(p.Data)}
 		}
-		l.ch <- m
+		l.ch <- receipt{m, err}
+		if err != nil {
+			return
+		}
 	}
 }
 
 // next waits for one message.
 func (l *messageLog) next(t *testing.T) derp.Message {
 	t.Helper()
-	select {
-	case m := <-l.ch:
-		return m
-	case err := <-l.failed:
-		t.Fatalf("receive: %v", err)
-	case <-time.After(messageWait):
-		t.Fatalf("no message in %v", messageWait)
+	r := l.wait(t)
+	if r.err != nil {
+		t.Fatalf("receive: %v", r.err)
 	}
-	return nil
+	return r.Message
+}
+
+func (l *messageLog) wait(t *testing.T) receipt {
+	t.Helper()
+	select {
+	case r := <-l.ch:
+		return r
+	case <-time.After(messageWait):
+		t.Fatalf("nothing received in %v", messageWait)
+		return receipt{}
+	}
 }
 
 // await waits for a message of type M that is as wanted, and skips all others.
@@ -331,15 +348,8 @@ func (l *messageLog) awaitGone(t *testing.T, who key.NodePublic, why derp.GoneRe
 }
 
 // awaitError waits until the connection fails.
-func (l *messageLog) awaitError(t *testing.T) error {
+func (l *messageLog) awaitError(t *testing.T) {
 	t.Helper()
-	for {
-		select {
-		case <-l.ch:
-		case err := <-l.failed:
-			return err
-		case <-time.After(messageWait):
-			t.Fatalf("the connection still stands after %v", messageWait)
-		}
+	for l.wait(t).err == nil {
 	}
 }

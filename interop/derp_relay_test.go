@@ -61,29 +61,41 @@ type testRelay struct {
 // startRelay starts a relay that has the mesh key, for the length of the test.
 func startRelay(t *testing.T, kind peer.Kind, w way) *testRelay {
 	t.Helper()
-	rl := &testRelay{kind: kind, way: w, roots: loopbackRoots()}
 	if kind == peer.Ours {
-		rl.ours = relay.New(key.NewNode(), relay.Options{MeshKey: ourMeshKey(t), Logger: testLog(t, "relay")})
-		rl.key = rl.ours.PublicKey()
-	} else {
-		rl.reference = derpserver.New(tskey.NewNode(), logger.Discard)
-		if err := rl.reference.SetMeshKey(meshKeyText); err != nil {
-			t.Fatal(err)
-		}
-		rl.key = asOurKey(rl.reference.PublicKey())
+		return startOurRelay(t, w, relay.Options{MeshKey: ourMeshKey(t)})
 	}
-	t.Cleanup(rl.close)
-	rl.serve(t, "127.0.0.1:0")
+	rl := newReferenceRelay(t, w)
+	rl.serve(t)
 	return rl
 }
 
-// serve listens for HTTP and passes it to the relay.
-func (rl *testRelay) serve(t *testing.T, address string) {
+func startOurRelay(t *testing.T, w way, o relay.Options) *testRelay {
 	t.Helper()
-	ln, err := net.Listen("tcp", address)
+	o.Logger = testLog(t, "relay")
+	s := relay.New(key.NewNode(), o)
+	rl := &testRelay{kind: peer.Ours, way: w, key: s.PublicKey(), roots: loopbackRoots(), ours: s}
+	rl.serve(t)
+	return rl
+}
+
+// newReferenceRelay makes a relay of the reference, to be served.
+func newReferenceRelay(t *testing.T, w way) *testRelay {
+	t.Helper()
+	s := derpserver.New(tskey.NewNode(), logger.Discard)
+	if err := s.SetMeshKey(meshKeyText); err != nil {
+		t.Fatal(err)
+	}
+	return &testRelay{kind: peer.Reference, way: w, key: asOurKey(s.PublicKey()), roots: loopbackRoots(), reference: s}
+}
+
+// serve listens for HTTP and passes it to the relay, for the length of the test.
+func (rl *testRelay) serve(t *testing.T) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(rl.close)
 	rl.address = ln.Addr().String()
 	rl.http = &http.Server{Handler: rl.handler(), ErrorLog: log.New(io.Discard, "", 0)}
 	if rl.way != plainHTTP {
@@ -180,7 +192,9 @@ func loopbackRoots() *x509.CertPool {
 
 // Keys, and those of the reference's types.
 
-func asOurKey(k tskey.NodePublic) key.NodePublic { return key.NodePublicFromRaw(k.Raw32()) }
+func asOurKey(k tskey.NodePublic) key.NodePublic {
+	return key.NodePublicFromRaw([key.Size]byte(k.AppendTo(nil)))
+}
 
 func asTheirKey(k key.NodePublic) tskey.NodePublic {
 	raw := k.Raw()
