@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"flag"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -34,13 +35,32 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		f.Value.Set(strconv.Itoa(parallelTests)) // the default is meant for tests that compute
 	}
-	os.Exit(m.Run())
+	os.Exit(runIn(m))
+}
+
+// buildDir is where tests build programs.
+var buildDir string
+
+// runIn runs all tests with a buildDir.
+func runIn(m *testing.M) int {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "tsnode-interop"); err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(buildDir)
+	return m.Run()
 }
 
 // referenceControl starts the reference's control server with its own relay.
 func referenceControl(t *testing.T) (url string, c *testcontrol.Server) {
 	t.Helper()
-	derp := integration.RunDERPAndSTUN(t, logger.Discard, "127.0.0.1")
+	return referenceControlOf(t, integration.RunDERPAndSTUN(t, logger.Discard, "127.0.0.1"))
+}
+
+// referenceControlOf starts the reference's control server with relays that there
+// are.
+func referenceControlOf(t *testing.T, derp *tailcfg.DERPMap) (url string, c *testcontrol.Server) {
+	t.Helper()
 	c = &testcontrol.Server{
 		DERPMap:        derp,
 		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
