@@ -10,11 +10,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
+	"golang.org/x/time/rate"
 
 	"github.com/seed94491740/tsnode/host"
 )
@@ -133,28 +136,52 @@ func (c *ACMEConfig) binding() (*acme.ExternalAccountBinding, error) {
 	return &acme.ExternalAccountBinding{KID: c.EABKeyID, Key: key}, nil
 }
 
+// failureLogs is how often it is logged that there is no certificate: each
+// client asks, and the authority is asked again after a minute.
+const failureLogs = time.Minute
+
 // A hostCert is the Provider of the certificate for the relay's name.
-type hostCert struct{ m autocert.Manager }
+type hostCert struct {
+	m       autocert.Manager
+	host    string
+	log     *slog.Logger
+	failing rate.Sometimes
+	current atomic.Pointer[tls.Certificate] // what clients got last
+}
 
 func newHostCert(c ACMEConfig) (*hostCert, error) {
 	eab, err := c.binding()
 	if err != nil {
 		return nil, err
 	}
-	return &hostCert{autocert.Manager{
+	h := &hostCert{host: c.Host, log: c.Logger, failing: rate.Sometimes{First: 1, Interval: failureLogs}}
+	h.m = autocert.Manager{
 		Prompt:                 autocert.AcceptTOS,
 		Cache:                  autocert.DirCache(c.Dir),
 		HostPolicy:             autocert.HostWhitelist(c.Host),
 		Client:                 c.client(),
 		Email:                  c.Email,
 		ExternalAccountBinding: eab,
-	}}, nil
+	}
+	return h, nil
 }
 
 // GetCertificate returns the certificate for the relay's name and no other,
 // after it has been issued if that is needed.
 func (h *hostCert) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return h.m.GetCertificate(hello)
+	cert, err := h.m.GetCertificate(hello)
+	if slices.Contains(hello.SupportedProtos, acme.ALPNProto) || !strings.EqualFold(hello.ServerName, h.host) {
+		return cert, err // a challenge, or somebody who looks around
+	}
+	if err == nil {
+		h.current.Store(cert)
+		return cert, nil
+	}
+	h.failing.Do(func() {
+		h.log.Error("no certificate for the relay's name: clients cannot connect", "host", h.host, "err", err,
+			"hint", "the authority must reach this host by its name on TCP 80 or 443")
+	})
+	return nil, err
 }
 
 // HTTPHandler answers HTTP-01 challenges.
@@ -166,8 +193,12 @@ func (*hostCert) NextProtos() []string { return []string{http1, acme.ALPNProto} 
 // Reload does nothing: no operator replaces these certificates.
 func (*hostCert) Reload() error { return nil }
 
-// Serve waits: certificates that have been asked for renew themselves.
-func (*hostCert) Serve(ctx context.Context) error { return idle(ctx) }
+// Serve tells when the certificate is about to expire: those that have been
+// asked for renew themselves, and say nothing when they cannot.
+func (h *hostCert) Serve(ctx context.Context) error {
+	w := expiryWatch{log: h.log, host: h.host, current: h.current.Load, hint: "it could not be renewed: the authority must reach this host by its name on TCP 80 or 443"}
+	return w.run(ctx)
+}
 
 // String names the actor.
 func (*hostCert) String() string { return "certs.hostCert" }

@@ -41,9 +41,3 @@ type Provider interface {
 }
 
 const http1 = "http/1.1" // ALPN protocol ID; RFC 7301 section 6
-
-// idle is the Serve of a provider that has nothing to do by itself.
-func idle(ctx context.Context) error {
-	<-ctx.Done()
-	return ctx.Err()
-}

@@ -52,7 +52,7 @@ func usable(leaf *x509.Certificate, host string, now time.Time) error {
 		return fmt.Errorf("certificate is not for %s: %w", host, err)
 	}
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return fmt.Errorf("certificate is valid from %s to %s only", leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("certificate is valid from %s to %s only, and this host's clock says %s", leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
 	return nil
 }

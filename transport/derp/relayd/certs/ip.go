@@ -155,6 +155,9 @@ func (*ipCerts) String() string { return "certs.ipCerts" }
 func (p *ipCerts) Serve(ctx context.Context) error { return actor.Run(ctx, p.serve) }
 
 func (p *ipCerts) serve(ctx context.Context, g *actor.Group) error {
+	if p.named != nil {
+		g.Go(p.named.Serve)
+	}
 	st := newIssuer(p, g)
 	tick := time.NewTicker(renewCheck)
 	defer tick.Stop()

@@ -143,8 +143,15 @@ func (*Files) HTTPHandler(fallback http.Handler) http.Handler { return fallback 
 // NextProtos offers HTTP/1.1.
 func (*Files) NextProtos() []string { return []string{http1} }
 
-// Serve waits: a file changes when an operator says so.
-func (*Files) Serve(ctx context.Context) error { return idle(ctx) }
+// Serve tells when the certificate is about to expire. It does not read the
+// files: they change when an operator says so.
+func (m *Files) Serve(ctx context.Context) error {
+	w := expiryWatch{log: m.log, host: m.host, current: m.current.Get, hint: "replace " + m.files.crt + " and " + m.files.key + ", then send SIGHUP"}
+	if m.ip {
+		w.hint = "replace both files and send SIGHUP, or remove them and restart; a pin of the certificate in DERP maps changes with it: " + m.files.crt
+	}
+	return w.run(ctx)
+}
 
 // String names the actor.
 func (*Files) String() string { return "certs.Files" }
