@@ -288,7 +288,8 @@ func TestGoneBehindForwarders(t *testing.T) {
 }
 
 // TestSourceNotKnownYet: a packet from a relay whose link the other way is not
-// up yet does not make its source look gone.
+// up yet does not make its source look gone, but its going later is told, and
+// nothing is kept when there is nobody to tell (DERP-69).
 func TestSourceNotKnownYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w := meshed(t)
@@ -298,6 +299,24 @@ func TestSourceNotKnownYet(t *testing.T) {
 		a.expectPacket(remote, "early")
 		if a.tellsGone(remote) {
 			t.Error("told that the source is gone")
+		}
+		f := new(counter)
+		s.AddForwarder(remote, f)
+		s.RemoveForwarder(remote, f)
+		a.expectGone(remote, derp.GoneDisconnected)
+		w.write(derp.AppendForwardPacket(nil, remote, a.key, []byte("early again")))
+		a.expectPacket(remote, "early again")
+		if err := s.ConsistencyCheck(); err != nil {
+			t.Error(err)
+		}
+		a.send(remote, "nowhere")
+		a.Close()
+		synctest.Wait()
+		if set := s.registry.shard(remote).sets[remote]; set != nil {
+			t.Errorf("kept for nobody: %+v", set)
+		}
+		if n := s.Stats().Dropped[DropUnknown].Total(); n != 1 {
+			t.Errorf("%d packets were dropped for an unknown destination, want 1", n)
 		}
 	})
 }

@@ -21,7 +21,8 @@ type shard struct {
 	sets map[key.NodePublic]*clientSet
 }
 
-// A clientSet is all ways to one key. Packets go to the active connection.
+// A clientSet is all ways to one key. Packets go to the active connection. A set
+// without any way is kept for those who wait for the key to go.
 type clientSet struct {
 	active atomic.Pointer[client] // nil: not connected here, or its connections fight
 
@@ -41,6 +42,9 @@ func (set *clientSet) conns() int {
 	}
 	return 0
 }
+
+// reachable reports whether there is a way to the key.
+func (set *clientSet) reachable() bool { return set.conns() > 0 || len(set.via) > 0 }
 
 func (r *registry) init() {
 	for i := range r {
@@ -69,7 +73,7 @@ func (sh *shard) make(k key.NodePublic) *clientSet {
 // are told while the lock is held, so that no packet of a later connection
 // comes before the notice.
 func (sh *shard) tidy(k key.NodePublic, set *clientSet) {
-	if set.conns() > 0 || len(set.via) > 0 {
+	if set.reachable() {
 		return
 	}
 	delete(sh.sets, k)
@@ -100,6 +104,8 @@ func (r *registry) route(k key.NodePublic) route {
 		return route{set: set, to: set.active.Load()}
 	case set.dup != nil:
 		return route{set: set, why: DropDuplicate}
+	case len(set.via) == 0:
+		return route{why: DropUnknown}
 	}
 	return route{set: set, via: set.via[0]}
 }
@@ -165,16 +171,17 @@ func (set *clientSet) leave(c *client) {
 	set.active.Store(single)
 }
 
-// subscribe has c told when peer leaves the region; false when there is no way
-// to it now.
-func (r *registry) subscribe(peer key.NodePublic, c *client) bool {
+// subscribe has c told when peer leaves the region. When there is no way to it
+// now it returns false, unless one is still to come.
+func (r *registry) subscribe(peer key.NodePublic, c *client, toCome bool) bool {
 	sh := r.shard(peer)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	set := sh.sets[peer]
-	if set == nil {
+	if !toCome && (set == nil || !set.reachable()) {
 		return false
 	}
+	set = sh.make(peer)
 	if set.subscribers == nil {
 		set.subscribers = make(map[*client]struct{})
 	}
@@ -187,8 +194,13 @@ func (r *registry) unsubscribe(peer key.NodePublic, c *client) {
 	sh := r.shard(peer)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if set := sh.sets[peer]; set != nil {
-		delete(set.subscribers, c)
+	set := sh.sets[peer]
+	if set == nil {
+		return
+	}
+	delete(set.subscribers, c)
+	if !set.reachable() && len(set.subscribers) == 0 {
+		delete(sh.sets, peer)
 	}
 }
 
@@ -244,7 +256,7 @@ func (n *census) add(set *clientSet) {
 		n.local++
 	case len(set.via) > 0:
 		n.remote++
-	default:
+	case len(set.subscribers) == 0:
 		n.empty++
 	}
 	if set.dup != nil {

@@ -199,17 +199,15 @@ func (w *sender) appendGone(b []byte, g gone) []byte {
 
 // subscribe has the client told when the source of a packet leaves (DERP-69). A
 // source that left while its packet waited is told of at once; one of another
-// relay may not be known here yet, then the next packet tries again.
+// relay may not be known here yet.
 func (w *sender) subscribe(f *frame) {
 	c, src := w.c, f.src()
 	if src == c.heardOf.last {
 		return
 	}
 	if _, ok := c.heardOf.sources[src]; !ok {
-		if !c.server.registry.subscribe(src, c) {
-			if !f.forwarded {
-				c.queue.pushGone(src, derp.GoneDisconnected)
-			}
+		if !c.server.registry.subscribe(src, c, f.forwarded) {
+			c.queue.pushGone(src, derp.GoneDisconnected)
 			return
 		}
 		if c.heardOf.sources == nil {
