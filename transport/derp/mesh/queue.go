@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// DefaultQueueBytes is how many bytes of frames wait for one relay: what
-	// passes in a tenth of a second at 80 Mbit/s.
-	DefaultQueueBytes = 1 << 20
+	// DefaultQueueBytes is how many bytes of frames wait for one relay: more than
+	// 30 packets of the largest size, which a prober may have on the way at once
+	// (DERP-168).
+	DefaultQueueBytes = 2 << 20
 	// discoBytes is the share of disco messages, which bulk traffic must not push
 	// out (DERP-52).
 	discoBytes = 64 << 10
