@@ -126,7 +126,7 @@ func (s *sockets) add(d *Daemon, ln net.Listener, web *http.Server) {
 	web.ErrorLog, web.IdleTimeout, web.MaxHeaderBytes = errorLog(d.log), idleTimeout, maxHeaderBytes
 	web.Protocols = new(http.Protocols)
 	web.Protocols.SetHTTP1(true)
-	s.web = append(s.web, &webServer{ln, web})
+	s.web = append(s.web, &webServer{steadyListener{ln}, web})
 }
 
 // listenSTUN opens the STUN server's socket at the address of the main
