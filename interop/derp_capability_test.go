@@ -269,3 +269,20 @@ func TestMetricNamesAreTheReferences(t *testing.T) {
 		}
 	}
 }
+
+// Who has received a forwarded packet is told when its source leaves, also if the
+// relay heard of the source only after the packet (DERP-69).
+func TestDERPGoneAfterEarlyForward(t *testing.T) {
+	eachPair(t, func(t *testing.T, client peer.Kind, rl *testRelay) {
+		mesh, _ := reach(t, client, rl, clientOptions{mesh: true})
+		c, log := reach(t, client, rl, clientOptions{})
+		private := key.NewNode()
+		if err := mesh.ForwardPacket(private.Public(), c.SelfPublicKey(), []byte("early")); err != nil {
+			t.Fatal(err)
+		}
+		log.awaitPacket(t, private.Public(), []byte("early"))
+		late, _ := reach(t, client, rl, clientOptions{private: private})
+		late.Close()
+		log.awaitGone(t, private.Public(), derp.GoneDisconnected)
+	})
+}

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// probeBytes go through each relay and each pair of them: what the reference's
-	// derpprobe sends, all of it in flight at the same time.
-	probeBytes = 1_000_000
+	// probeBytes go through each relay and each pair of them: 60 packets of the
+	// largest size, half of them in flight at the same time.
+	probeBytes = 60 * 65536
 
 	// probeEvery is the interval of the reference's prober, and so what a probe may
 	// take.
