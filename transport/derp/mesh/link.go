@@ -31,6 +31,7 @@ const (
 	retryAfter    = 5 * time.Second  // a failed attempt, a broken connection; DERP-94
 	connectBudget = 10 * time.Second // of an attempt, login included; DERP-121
 	writeLimit    = 5 * time.Second  // for one write; DERP-31
+	logEvery      = time.Minute      // between log lines of attempts that fail for changing reasons
 )
 
 // A Server is our relay, as a link sees it; a *relay.Server is one.
@@ -121,8 +122,9 @@ func (l *Link) ForwardPacket(src, dst key.NodePublic, data []byte) error {
 // relay is left alone: a list of a region's relays may be the same on all of
 // them.
 func (l *Link) Serve(ctx context.Context) error {
+	var told failureLog
 	for {
-		err := l.connectAndRun(ctx)
+		wasUp, err := l.connectAndRun(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -132,37 +134,49 @@ func (l *Link) Serve(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		l.fail(err)
+		l.state.Store(state{lastError: err.Error()})
+		if told.isNews(err.Error(), wasUp, time.Now()) {
+			l.log.Warn("mesh link is down; it is tried again every 5 s", "url", l.name, "err", err)
+		}
 		if err := actor.Sleep(ctx, retryAfter); err != nil {
 			return err
 		}
 	}
 }
 
-// fail notes why there is no connection, and logs it unless it is the same as
-// before.
-func (l *Link) fail(err error) {
-	if text := err.Error(); text != l.state.Get().lastError {
-		l.log.Warn("mesh link is down", "url", l.name, "err", err)
+// A failureLog chooses the failures that are logged: a relay may stay away for
+// days.
+type failureLog struct {
+	text string    // of the last one
+	at   time.Time // when it was
+}
+
+// isNews reports whether a failure is to be logged: one that ends a link that
+// was up, and another one than before, at most once a minute.
+func (f *failureLog) isNews(text string, wasUp bool, now time.Time) bool {
+	if !wasUp && (text == f.text || now.Sub(f.at) < logEvery) {
+		return false
 	}
-	l.state.Store(state{lastError: err.Error()})
+	f.text, f.at = text, now
+	return true
 }
 
 var errSelf = errors.New("mesh: the URL leads to our own relay")
 
 // connectAndRun makes one connection and uses it until it breaks.
-func (l *Link) connectAndRun(ctx context.Context) error {
+func (l *Link) connectAndRun(ctx context.Context) (wasUp bool, err error) {
 	conn, err := l.connect(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Close()
 	if conn.ServerKey() == l.server.PublicKey() {
-		return errSelf
+		return false, errSelf
 	}
 	l.stats.connects.Add(1)
 	s := newSession(l, conn)
-	return s.serve(ctx)
+	err = s.serve(ctx)
+	return s.up, err
 }
 
 // connect logs in and asks who is there (DERP-85).

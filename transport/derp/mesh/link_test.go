@@ -1,9 +1,11 @@
 package mesh
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -321,16 +323,42 @@ func TestWrongMeshKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegion(t)
 		sa, sb := r.addRelay("a"), r.addRelay("b")
-		l := sa.link(sb.url(), func(c *Config) { c.MeshKey = key.NewMesh() })
+		var logged bytes.Buffer
+		l := sa.link(sb.url(), func(c *Config) {
+			c.MeshKey, c.Logger = key.NewMesh(), slog.New(slog.NewTextHandler(&logged, nil))
+		})
 		time.Sleep(time.Minute)
 		settle()
-		if st := l.Stats(); st.Connected || st.LastError == "" || st.Peers != 0 {
+		if st := l.Stats(); st.Connected || !strings.Contains(st.LastError, "same mesh key") || st.Peers != 0 {
 			t.Errorf("%+v", st)
+		}
+		if strings.Count(logged.String(), "\n") != 1 || !strings.Contains(logged.String(), "same mesh key") {
+			t.Errorf("logged %s", &logged)
 		}
 		if n := sb.server.Stats().Accepts; n < 12 || n > 13 {
 			t.Errorf("%d connections in a minute, want one every 5 s", n)
 		}
 	})
+}
+
+// TestFailureLog: a link that breaks is logged; attempts that fail after it are
+// when the reason is another one, at most once a minute.
+func TestFailureLog(t *testing.T) {
+	var told failureLog
+	start := time.Now()
+	for _, c := range []struct {
+		after time.Duration
+		text  string
+		wasUp bool
+		want  bool
+	}{
+		{0, "refused", false, true}, {5, "refused", false, false}, {10, "port 1", false, false}, {65, "port 2", false, true},
+		{70, "EOF", true, true}, {75, "EOF", true, true}, {500, "EOF", false, false}, {505, "refused", false, true},
+	} {
+		if got := told.isNews(c.text, c.wasUp, start.Add(c.after*time.Second)); got != c.want {
+			t.Errorf("after %d s %q, up %v: logged %v, want %v", c.after, c.text, c.wasUp, got, c.want)
+		}
+	}
 }
 
 // TestNewLink: what a link cannot be made of is said at once.

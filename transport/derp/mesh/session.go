@@ -27,7 +27,9 @@ type session struct {
 	*Link
 	conn *derp.Conn
 
-	peers map[key.NodePublic]struct{} // of the reader: whom the link forwards to
+	// of the reader
+	peers map[key.NodePublic]struct{} // whom the link forwards to
+	up    bool                        // the other relay tells us who is there
 
 	written   atomic.Uint64 // packets written to this connection
 	confirmed atomic.Uint64 // packets that the other relay has taken
@@ -47,6 +49,9 @@ func (s *session) serve(ctx context.Context) error {
 		g.Go(s.write)
 		return s.read()
 	})
+	if !s.up { // a relay hangs up on who watches without its mesh key (DERP-86)
+		err = fmt.Errorf("%w, before it told who is there: has that relay the same mesh key?", err)
+	}
 	return fmt.Errorf("connection to %s: %w", s.conn.ServerKey().Short(), err)
 }
 
@@ -70,10 +75,8 @@ func (s *session) read() error {
 			return err
 		}
 		switch m := m.(type) {
-		case derp.ServerInfo: // the login was good
-			s.state.Store(state{connected: true, since: time.Now()})
-			s.log.Info("mesh link is up", "url", s.name, "relay", s.conn.ServerKey().Short())
 		case derp.PeerPresent:
+			s.accepted()
 			if len(s.peers) == maxPeers {
 				return errTooMany
 			}
@@ -88,6 +91,18 @@ func (s *session) read() error {
 			}
 		}
 	}
+}
+
+// accepted notes that the other relay takes us for a mesh peer. It tells of us
+// at least (DERP-87); a login alone proves nothing, as a relay with another mesh
+// key admits us as a client.
+func (s *session) accepted() {
+	if s.up {
+		return
+	}
+	s.up = true
+	s.state.Store(state{connected: true, since: time.Now()})
+	s.log.Info("mesh link is up", "url", s.name, "relay", s.conn.ServerKey().Short())
 }
 
 // add makes the link a way to a peer. The other relay may name one again
