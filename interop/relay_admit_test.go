@@ -28,7 +28,7 @@ func TestAdmissionByReferenceNode(t *testing.T) {
 	}
 	ip, _ := theirs.TailscaleIPs()
 	exchangeUDP(t, ours, theirs, ip) // they know each other
-	check := admit.LocalNode(localAPISocket(t, api))
+	check := admit.LocalNode(localAPISocket(t, api), nil)
 	if err := check(t.Context(), relay.Candidate{Key: ours.Status().Self.PublicKey}); err != nil {
 		t.Errorf("a peer: %v", err)
 	}

@@ -85,7 +85,7 @@ func newVerify(p *plan) (admit.Check, error) {
 	if !p.VerifyClients {
 		return remote, err
 	}
-	return admit.All(admit.LocalNode(p.Socket), remote), err
+	return admit.All(admit.LocalNode(p.Socket, p.log), remote), err
 }
 
 func (p *plan) relayOptions(verify admit.Check) relay.Options {

@@ -13,9 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
@@ -87,4 +91,25 @@ func explain(err error) error {
 		return fmt.Errorf("no answer in %v: %w", askTimeout, err)
 	}
 	return err
+}
+
+// warnings tell an operator that a check cannot ask anybody. A login storm must
+// not become a log storm.
+type warnings struct {
+	log   *slog.Logger
+	some  rate.Sometimes
+	count atomic.Uint64 // clients, those whose line was left out included
+}
+
+func newWarnings(log *slog.Logger) *warnings {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &warnings{log: log, some: rate.Sometimes{First: 10, Interval: time.Second}}
+}
+
+// warn logs what has become of a client that nobody could be asked about.
+func (w *warnings) warn(what string, c relay.Candidate, err error) {
+	n := w.count.Add(1)
+	w.some.Do(func() { w.log.Warn(what, "client", c.Key, "err", err, "clients", n) })
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -26,9 +27,12 @@ const tooOld = "invalid 'addr' parameter"
 
 // LocalNode returns the check that admits the clients which the tailnet node on
 // this host knows (DERP-73). It asks the node through its unix socket; an empty
-// path is the platform's default.
-func LocalNode(socketPath string) Check {
-	return newLocalNode(socketPath, host.OS{}).check
+// path is the platform's default. That the node cannot be asked, so that nobody
+// is admitted, is logged; a nil log discards.
+func LocalNode(socketPath string, log *slog.Logger) Check {
+	n := newLocalNode(socketPath, host.OS{})
+	n.warnings = newWarnings(log)
+	return n.check
 }
 
 // SelfCheck asks the tailnet node on this host for its own key and returns why
@@ -62,8 +66,9 @@ func defaultSocket(goos string) string {
 
 // A localNode is the tailnet node on this host.
 type localNode struct {
-	socket string
-	client http.Client
+	socket   string
+	client   http.Client
+	warnings *warnings
 }
 
 func newLocalNode(socket string, network host.Network) *localNode {
@@ -77,7 +82,11 @@ func newLocalNode(socket string, network host.Network) *localNode {
 		return network.Dial(ctx, "unix", socket)
 	}
 	// A connection to a socket of this host costs nothing to make anew.
-	return &localNode{socket, http.Client{Transport: &http.Transport{DialContext: inTime(dial), DisableKeepAlives: true}}}
+	return &localNode{
+		socket:   socket,
+		client:   http.Client{Transport: &http.Transport{DialContext: inTime(dial), DisableKeepAlives: true}},
+		warnings: newWarnings(nil),
+	}
 }
 
 // get asks for a path of the local service.
@@ -99,12 +108,17 @@ func (n *localNode) check(ctx context.Context, c relay.Candidate) error {
 		return nil
 	case status == http.StatusNotFound:
 		return fmt.Errorf("admit: client %s is not authorized: the node at %s does not know it", c.Key.Short(), n.socket)
+	case ctx.Err() != nil: // the client has gone
+		return fmt.Errorf("admit: client %s: %w", c.Key.Short(), ctx.Err())
 	case bytes.Contains(body, []byte(tooOld)):
-		return fmt.Errorf("admit: client %s: the daemon at %s is too old to be asked for a node key: update it", c.Key.Short(), n.socket)
+		err = fmt.Errorf("the daemon at %s is too old to be asked for a node key: update it", n.socket)
 	case err != nil:
-		return fmt.Errorf("admit: client %s: ask the node at %s (is it running, and may this user ask it?): %w", c.Key.Short(), n.socket, explain(err))
+		err = fmt.Errorf("ask the node at %s (is it running, and may this user ask it?): %w", n.socket, explain(err))
+	default:
+		err = fmt.Errorf("the node at %s answers with status %d: %.200q", n.socket, status, body)
 	}
-	return fmt.Errorf("admit: client %s: the node at %s answers with status %d: %.200q", c.Key.Short(), n.socket, status, body)
+	n.warnings.warn("clients cannot be verified and are refused", c, err)
+	return fmt.Errorf("admit: client %s: %w", c.Key.Short(), err)
 }
 
 // key asks the node for its own key.

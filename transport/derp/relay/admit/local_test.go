@@ -1,10 +1,12 @@
 package admit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -65,7 +67,8 @@ func wantErr(t *testing.T, err error, texts ...string) {
 }
 
 // TestLocalNode: DERP-73: the node on the host is asked with the path and host
-// name of its service, and each of its answers means what it should.
+// name of its service, and each of its answers means what it should. A node that
+// does not say yes or no is logged.
 func TestLocalNode(t *testing.T) {
 	k := key.NewNode().Public()
 	for name, c := range map[string]struct {
@@ -90,8 +93,12 @@ func TestLocalNode(t *testing.T) {
 				w.WriteHeader(c.status)
 				io.WriteString(w, c.body)
 			})
-			err := LocalNode(path)(t.Context(), candidate(k))
+			var logged bytes.Buffer
+			err := LocalNode(path, slog.New(slog.NewTextHandler(&logged, nil)))(t.Context(), candidate(k))
 			wantErr(t, err, c.want...)
+			if asked := c.status == 200 || c.status == 404; asked != (logged.Len() == 0) {
+				t.Errorf("logged %q", logged.String())
+			}
 			if err != nil && len(err.Error()) > 1000 {
 				t.Errorf("an error of %d bytes repeats the answer", len(err.Error()))
 			}
@@ -103,7 +110,7 @@ func TestLocalNode(t *testing.T) {
 // error names the socket that was tried.
 func TestLocalNodeAbsent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none")
-	wantErr(t, LocalNode(path)(t.Context(), candidate(key.NewNode().Public())), path, "is it running")
+	wantErr(t, LocalNode(path, nil)(t.Context(), candidate(key.NewNode().Public())), path, "is it running")
 }
 
 // TestDefaultSocket: an empty path is that of the platform, where it has one.

@@ -10,10 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
@@ -21,10 +18,10 @@ import (
 )
 
 // URL returns the check that asks an admission controller about each client by
-// a POST to u (DERP-74); nil for an empty u. With failOpen a client is admitted,
-// and that is logged, if the controller cannot be asked at all; what it does
-// answer counts in either case (DERP-75). A nil client is one of this host's
-// network; a nil log discards.
+// a POST to u (DERP-74); nil for an empty u. With failOpen a client is admitted
+// if the controller cannot be asked at all, else it is refused, and either is
+// logged; what the controller does answer counts in both cases (DERP-75). A nil
+// client is one of this host's network; a nil log discards.
 func URL(u string, failOpen bool, client *http.Client, log *slog.Logger) (Check, error) {
 	if u == "" {
 		return nil, nil
@@ -41,11 +38,7 @@ func URL(u string, failOpen bool, client *http.Client, log *slog.Logger) (Check,
 			DialContext: inTime(host.OS{}.Dial), Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute,
 		}}
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	c := &controller{url: u, name: parsed.Redacted(), failOpen: failOpen, client: client, log: log}
-	c.logging = rate.Sometimes{First: 10, Interval: time.Second}
+	c := &controller{url: u, name: parsed.Redacted(), failOpen: failOpen, client: client, warnings: newWarnings(log)}
 	return c.check, nil
 }
 
@@ -55,10 +48,7 @@ type controller struct {
 	name     string // the URL without its password
 	failOpen bool
 	client   *http.Client
-	log      *slog.Logger
-
-	unasked atomic.Uint64  // clients admitted because it could not be asked
-	logging rate.Sometimes // a login storm must not become a log storm
+	warnings *warnings
 }
 
 // A question is what the controller is asked (DERP-74).
@@ -75,9 +65,10 @@ func (a *controller) check(ctx context.Context, c relay.Candidate) error {
 	case ctx.Err() != nil: // the client has gone
 		return fmt.Errorf("admit: client %s: %w", c.Key.Short(), ctx.Err())
 	case status == 0 && a.failOpen:
-		a.admitUnasked(c, err)
+		a.warnings.warn("admission URL cannot be asked; client admitted", c, explain(err))
 		return nil
 	case err != nil:
+		a.warnings.warn("admission URL cannot be asked; client refused", c, explain(err))
 		return fmt.Errorf("admit: client %s: ask %s: %w", c.Key.Short(), a.name, explain(err))
 	case status != http.StatusOK:
 		return fmt.Errorf("admit: client %s is refused: %s answers with status %d", c.Key.Short(), a.name, status)
@@ -99,14 +90,6 @@ func (a *controller) ask(ctx context.Context, c relay.Candidate) (status int, bo
 	}
 	req.Header.Set("Content-Type", "application/json")
 	return ask(a.client, req, maxAnswer)
-}
-
-// admitUnasked notes a client that is let in because the controller is down.
-func (a *controller) admitUnasked(c relay.Candidate, err error) {
-	n := a.unasked.Add(1)
-	a.logging.Do(func() {
-		a.log.Warn("admission URL cannot be asked; client admitted", "client", c.Key, "err", explain(err), "admitted_unasked", n)
-	})
 }
 
 // allows returns why an answer of status 200 is a refusal, nil if it is none.
