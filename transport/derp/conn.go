@@ -25,7 +25,7 @@ type Conn struct {
 	cause   atomic.Pointer[error] // why the connection was ended; nil while it lives
 
 	armed   time.Time     // of Recv: when the read deadline was set
-	skipped atomic.Uint64 // frames that Recv did not give to its caller
+	skipped atomic.Uint64 // frames that were not given to the caller
 	limit   bucketCell    // what the relay lets Send send; Recv sets it
 
 	writing sync.Mutex  // held for one write
@@ -85,8 +85,8 @@ func (c *Conn) readServerKey() (key.NodePublic, error) {
 	return ParseServerKey(b)
 }
 
-// ReadFrame returns the next frame. It skips frames that are too long to be
-// any this client knows, and fails above MaxFrame. The payload is borrowed
+// ReadFrame returns the next frame. It skips, and counts, frames that are too
+// long to be any this client knows, and fails above MaxFrame. The payload is borrowed
 // until the next read.
 func (c *Conn) ReadFrame() (FrameType, []byte, error) {
 	for {
@@ -98,6 +98,7 @@ func (c *Conn) ReadFrame() (FrameType, []byte, error) {
 			return 0, nil, fmt.Errorf("derp: %v frame of %d bytes, want at most %d", t, n, MaxFrame)
 		}
 		if n > maxPayload {
+			c.skipped.Add(1)
 			if err := c.Discard(n); err != nil {
 				return 0, nil, err
 			}

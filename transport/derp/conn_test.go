@@ -75,6 +75,7 @@ func TestMessages(t *testing.T) {
 				derp.AppendRestarting(nil, derp.Restarting{ReconnectIn: time.Second, TryFor: 5 * time.Second}),
 				derp.AppendFrame(nil, derp.FrameRestarting, raw[:7]),
 				derp.AppendFrame(nil, 0x66, []byte("unknown")),
+				derp.AppendFrame(nil, 0x66, make([]byte, 2*derp.MaxPacketSize)),
 			} {
 				c.Write(b)
 			}
@@ -107,7 +108,7 @@ func TestMessages(t *testing.T) {
 		if diff := cmp.Diff(want, got, compareKeys); diff != "" {
 			t.Errorf("-want +got\n%s", diff)
 		}
-		if n := c.Skipped(); n != 7 {
+		if n := c.Skipped(); n != 8 {
 			t.Errorf("%d frames skipped, want 7", n)
 		}
 		if _, err := c.Recv(); !errors.Is(err, io.EOF) {

@@ -82,7 +82,7 @@ func (c *Conn) arm() {
 }
 
 // Skipped returns how many frames Recv did not give to its caller: those of
-// unknown types and those that were too short.
+// unknown types and those that were too short or too long.
 func (c *Conn) Skipped() uint64 { return c.skipped.Load() }
 
 // parse reads a frame of the relay; a ServerInfo also sets the limit of Send. A
