@@ -122,6 +122,7 @@ func TestMetrics(t *testing.T) {
 		"stun_requests": "counter", "stun_addrfamily": "counter",
 		"tls_listener_accepted_connections": "counter", "derper_tls_active_version": "gauge",
 		"bootstrap_dns_requests": "counter", "go_sync_mutex_wait_seconds": "counter", "derp_websocket_accepts": "counter",
+		"derp_version": "gauge",
 	} {
 		if types[name] != kind {
 			t.Errorf("type of %s is %q, want %q", name, types[name], kind)

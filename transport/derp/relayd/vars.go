@@ -22,8 +22,10 @@ const (
 // DERP-84, so that what watches a derper goes on.
 func (d *Daemon) vars() ([]byte, error) {
 	st := d.relay.Stats()
+	server := st.Metrics()
+	server["version"] = version.String()
 	return json.MarshalIndent(map[string]any{
-		"derp":                            st.Metrics(),
+		"derp":                            server,
 		packetsDropped:                    droppedVars(&st, func(t relay.Traffic) (disco, other uint64) { return t.Disco, t.Other }),
 		bytesDropped:                      droppedVars(&st, func(t relay.Traffic) (disco, other uint64) { return t.DiscoBytes, t.OtherBytes }),
 		"derp_websocket_accepts":          st.WebSockets,
@@ -36,7 +38,6 @@ func (d *Daemon) vars() ([]byte, error) {
 		"gauge_derper_tls_active_version": byTLSVersion(&d.tls.active),
 		"go_sync_mutex_wait_seconds":      mutexWait(),
 		"gauge_uptime_seconds":            int64(time.Since(d.started).Seconds()),
-		"version":                         version.String(),
 	}, "", "  ")
 }
 
