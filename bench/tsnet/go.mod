@@ -1,10 +1,16 @@
-// Programs of the reference that bench/relay measures beside ours. Nothing of
-// the product is in this module: it would raise the reference's own gVisor.
+// Programs of the reference that bench/relay and bench/nodes measure beside ours.
+// Nothing of the product is in this module: it would raise the reference's own
+// gVisor. bench/load imports nothing.
 module github.com/seed94491740/tsnode/bench/tsnet
 
 go 1.26.6
 
-require tailscale.com v1.102.5
+replace github.com/seed94491740/tsnode/bench/load => ../load
+
+require (
+	github.com/seed94491740/tsnode/bench/load v0.0.0-00010101000000-000000000000
+	tailscale.com v1.102.5
+)
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect

@@ -1,0 +1,92 @@
+package rounds
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// give returns a variant that measures these values of "speed" in turn.
+func give(name string, values ...float64) Variant {
+	return Variant{Name: name, Run: func(_ context.Context, r *Round) (Sample, error) {
+		if len(values) == 0 {
+			return nil, errors.New("no more values")
+		}
+		s := Sample{"speed": values[0]}
+		values = values[1:]
+		return s, errors.Join(r.Begin(), r.End())
+	}}
+}
+
+// TestMeasure: rounds alternate, and a failed one ends the row and is named.
+func TestMeasure(t *testing.T) {
+	var log bytes.Buffer
+	s := Settings{Rounds: 3, Noise: 1, Progress: &log}
+	row := Row{"cars", []Variant{give("ours", 7, 5, 6), give("reference", 2, 2)}, []Metric{{Name: "speed"}}}
+	res, err := s.Measure(t.Context(), row)
+	if err == nil || !strings.Contains(err.Error(), "round 3 of reference") {
+		t.Errorf("error %v", err)
+	}
+	if got := len(res.Samples["ours"]); got != 3 {
+		t.Errorf("%d samples, want 3", got)
+	}
+	if !strings.HasPrefix(log.String(), "cars, ours: 7;") {
+		t.Errorf("progress:\n%s", &log)
+	}
+}
+
+// TestDisturbed: a disturbed round is repeated, and counts in the end.
+func TestDisturbed(t *testing.T) {
+	var log bytes.Buffer
+	s := Settings{Rounds: 1, Noise: -1, Retries: 2, Progress: &log}
+	res, err := s.Measure(t.Context(), Row{"cars", []Variant{give("ours", 1, 2, 3)}, []Metric{{Name: "speed"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Repeated != 2 || res.Disturbed != 1 || res.Samples["ours"][0]["speed"] != 3 {
+		t.Errorf("result %+v", res)
+	}
+}
+
+// TestPrint: a table shows medians, ratios, and which bounds are kept.
+func TestPrint(t *testing.T) {
+	variants := []Variant{{Name: "ours"}, {Name: "reference"}, {Name: "kernel", Shown: true}}
+	metrics := []Metric{{Name: "speed", Unit: "m/s", RatioLeast: 2}, {Name: "weight", RatioMost: 0.5, Most: 8}, {Name: "share", Least: 80}}
+	res := Result{Row: "cars", row: Row{"cars", variants, metrics}, Repeated: 1, Samples: map[string][]Sample{
+		"ours":      {{"speed": 7, "weight": 9, "share": 90}, {"speed": 5, "weight": 9, "share": 90}, {"speed": 6, "weight": 9, "share": 90}},
+		"reference": {{"speed": 2, "weight": 10, "share": 0}},
+		"kernel":    {{"speed": 100}},
+	}}
+	var b bytes.Buffer
+	res.Print(&b)
+	for _, want := range []string{
+		"6 (5..7)", "3 ok (>= 2)", "0.9 MISSED (want <= 0.5) MISSED (want own <= 8)", "- ok (own >= 80)", "100 (100..100)", "1 rounds repeated",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// TestMedian: of an even number of values, the mean of the middle two.
+func TestMedian(t *testing.T) {
+	if odd, even := Median([]float64{1, 2, 9}), Median([]float64{1, 2, 4, 9}); odd != 2 || even != 3 {
+		t.Errorf("medians %v and %v, want 2 and 3", odd, even)
+	}
+}
+
+// TestWriteJSON: all samples are in the file.
+func TestWriteJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "out.json")
+	if err := WriteJSON(file, []Result{{Row: "cars", Samples: map[string][]Sample{"ours": {{"speed": 7}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(b), `"speed": 7`) {
+		t.Errorf("%s, error %v", b, err)
+	}
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
+	"github.com/seed94491740/tsnode/bench/load"
+)
+
+// A kind says what an agent has in it.
+type kind string
+
+// The kinds of agents.
+const (
+	ours   kind = "ours"
+	tsnet  kind = "tsnet"
+	kernel kind = "kernel" // no node at all
+)
+
+// pathWait is how long two nodes may take to find the path that a row wants.
+const pathWait = time.Minute
+
+// An agent is a process with a node in it.
+type agent struct {
+	*process
+	join load.Join
+	ip   netip.Addr // on the tailnet, once it has joined
+}
+
+// startAgent starts a process; its node does not run yet.
+func (f *field) startAgent(ctx context.Context, k kind, at site, c *controlProcess) (*agent, error) {
+	path, err := f.file(ctx, agentProgram(k))
+	if err != nil {
+		return nil, err
+	}
+	f.started++
+	name := fmt.Sprintf("%s-%s%d", k, at.name, f.started)
+	var args []string
+	if k == kernel {
+		args = append(args, "-kernel", at.ip.String())
+	}
+	if f.profile != "" {
+		args = append(args, "-cpuprofile", filepath.Join(f.profile, name+".pprof"))
+	}
+	a := &agent{join: load.Join{Name: name, Dir: filepath.Join(f.dir, name), Verbose: f.verbose}}
+	if c != nil {
+		a.join.Control, a.join.AuthKey = c.tailnet.URL, c.tailnet.AuthKey
+	}
+	a.process, err = f.start(ctx, at, path, args...)
+	return a, err
+}
+
+func agentProgram(k kind) program {
+	if k == tsnet {
+		return program{module: "tsnet", pkg: "agent"}
+	}
+	return program{module: ".", pkg: "nodes/agent"}
+}
+
+// up has the agent's node join, so many times.
+func (a *agent) up(count int) error {
+	a.join.Count = count
+	var joined load.Joined
+	err := a.ask("join", a.join, &joined)
+	a.ip = joined.IP
+	return err
+}
+
+func (a *agent) usage() (u load.Usage, err error) {
+	err = a.ask("usage", load.Nothing{}, &u)
+	return u, err
+}
+
+// A way is how packets get from one node to another.
+type way string
+
+// The ways, as the nodes call them.
+const (
+	direct  way = "direct"
+	relayed way = "relay"
+)
+
+// A pair is two nodes of a tailnet that have found their way to each other. The
+// left one uses the right one's services.
+type pair struct {
+	*field
+	left, right *agent
+	control     *controlProcess // nil for the kernel
+}
+
+// A work is what a pair does in a round, and what comes of it.
+type work func(*pair) (rounds.Sample, error)
+
+// withPair does a work with a fresh pair on a fresh tailnet.
+func (f *field) withPair(ctx context.Context, k kind, w way, r *rounds.Round, do work) (s rounds.Sample, err error) {
+	p := &pair{field: f}
+	defer p.stop()
+	if err := p.start(ctx, k, w); err != nil {
+		return nil, err
+	}
+	if err := r.Begin(p.pids()...); err != nil {
+		return nil, err
+	}
+	if s, err = do(p); err != nil {
+		return nil, err
+	}
+	return s, r.End()
+}
+
+func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
+	if p.ground.cable != nil {
+		if err := p.ground.cable(w == direct); err != nil {
+			return err
+		}
+	}
+	if k != kernel {
+		if p.control, err = p.startControl(ctx, 0); err != nil {
+			return err
+		}
+	}
+	if p.right, err = p.startAgent(ctx, k, p.ground.right, p.control); err != nil {
+		return err
+	}
+	if p.left, err = p.startAgent(ctx, k, p.ground.left, p.control); err != nil {
+		return err
+	}
+	if err := errors.Join(p.right.up(1), p.left.up(1)); err != nil {
+		return err
+	}
+	if err := p.right.ask("serve", load.Nothing{}, &load.Nothing{}); err != nil {
+		return err
+	}
+	return p.left.ask("await", load.Await{To: p.right.ip, Path: string(w), Limit: pathWait}, &load.Path{})
+}
+
+// stop ends all processes; some may not have been started.
+func (p *pair) stop() {
+	for _, a := range []*agent{p.left, p.right} {
+		if a != nil && a.process != nil {
+			a.stop()
+		}
+	}
+	if p.control != nil {
+		p.control.stop()
+	}
+}
+
+func (p *pair) pids() []int {
+	pids := []int{p.left.pid(), p.right.pid()}
+	if p.control != nil {
+		pids = append(pids, p.control.pid())
+	}
+	return pids
+}
+
+// cpu returns the seconds that both nodes have used.
+func (p *pair) cpu() (float64, error) {
+	l, err1 := p.left.usage()
+	r, err2 := p.right.usage()
+	return l.CPU + r.CPU, errors.Join(err1, err2)
+}
+
+// spent returns the seconds that both nodes use during f.
+func (p *pair) spent(f func() error) (float64, error) {
+	before, err := p.cpu()
+	if err != nil {
+		return 0, err
+	}
+	if err := f(); err != nil {
+		return 0, err
+	}
+	after, err := p.cpu()
+	return after - before, err
+}
+
+// peaks returns the most memory that each of the two has had resident, in MB.
+func (p *pair) peaks() (left, right float64, err error) {
+	l, err1 := p.left.usage()
+	r, err2 := p.right.usage()
+	return float64(l.Peak) / 1e6, float64(r.Peak) / 1e6, errors.Join(err1, err2)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/bench/internal/netns"
+)
+
+// Interfaces of the sites.
+const (
+	cableName = "cable" // of left and right, to each other
+	coreName  = "core"  // of left and right, to the core
+)
+
+// Addresses of the ground. Each site's default route leads to the core, which
+// passes nothing on: without the cable the two have no way to each other but a
+// relay at the core.
+var (
+	leftAddr  = netip.MustParsePrefix("192.168.77.1/24")
+	rightAddr = netip.MustParsePrefix("192.168.77.2/24")
+	coreAddr  = netip.MustParseAddr("192.0.2.1") // RFC 5737
+)
+
+// namespaces makes a ground of three network namespaces.
+func namespaces() (*ground, error) {
+	var all []*netns.Namespace
+	end := func() {
+		for _, n := range all {
+			n.Close()
+		}
+	}
+	for _, name := range []string{"left", "right", "core"} {
+		n, err := netns.New(name)
+		if err != nil {
+			end()
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	left, right, core := all[0], all[1], all[2]
+	err := errors.Join(
+		netns.Join(netns.End{Namespace: left, Interface: cableName, Addr: leftAddr}, netns.End{Namespace: right, Interface: cableName, Addr: rightAddr}),
+		core.AddAddr("lo", netip.PrefixFrom(coreAddr, coreAddr.BitLen())),
+		connect(left, core, "left", "192.168.78.1/24", "192.168.78.2/24"),
+		connect(right, core, "right", "192.168.79.1/24", "192.168.79.2/24"),
+	)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return &ground{
+		left: site{"left", leftAddr.Addr(), left.Start}, right: site{"right", rightAddr.Addr(), right.Start},
+		core: site{"core", coreAddr, core.Start}, about: "two network namespaces joined by a veth pair",
+		cable: func(up bool) error {
+			if up {
+				return errors.Join(left.Up(cableName), right.Up(cableName))
+			}
+			return errors.Join(left.Down(cableName), right.Down(cableName))
+		},
+		close: end,
+	}, nil
+}
+
+// connect joins a site to the core, by which its default route leads.
+func connect(n, core *netns.Namespace, name, own, gateway string) error {
+	g := netip.MustParsePrefix(gateway)
+	err := netns.Join(netns.End{Namespace: n, Interface: coreName, Addr: netip.MustParsePrefix(own)}, netns.End{Namespace: core, Interface: name, Addr: g})
+	if err != nil {
+		return err
+	}
+	return n.DefaultRoute(coreName, g.Addr())
+}
