@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed94491740/tsnode/bench/internal/machine"
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/devnet"
 	"github.com/seed94491740/tsnode/netmap"
@@ -31,7 +33,7 @@ type answer struct {
 }
 
 // runBulk measures one TCP stream between two nodes that have no direct path.
-func runBulk(ctx context.Context, f *field, v variant, r *round) (sample, error) {
+func runBulk(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
 	relay, err := f.startRelay(ctx, v.relay)
 	if err != nil {
 		return nil, err
@@ -64,9 +66,9 @@ func runBulk(ctx context.Context, f *field, v variant, r *round) (sample, error)
 
 // transfer measures what the sender sends, and makes sure that the relay had to
 // carry it.
-func (f *field) transfer(relay *relayProcess, from, to *nodeProcess, r *round) (sample, error) {
+func (f *field) transfer(relay *relayProcess, from, to *nodeProcess, r *rounds.Round) (rounds.Sample, error) {
 	pids := []int{relay.pid(), from.pid(), to.pid()}
-	if err := r.begin(pids...); err != nil {
+	if err := r.Begin(pids...); err != nil {
 		return nil, err
 	}
 	before, err := cpuOfAll(pids)
@@ -86,16 +88,16 @@ func (f *field) transfer(relay *relayProcess, from, to *nodeProcess, r *round) (
 	}
 	gb := float64(sent.Bytes) / 1e9
 	per := func(i int) float64 { return (after[i] - before[i]).Seconds() / gb }
-	return sample{
+	return rounds.Sample{
 		"throughput": float64(sent.Bytes) * 8 / 1e6 / sent.Seconds,
 		"CPU":        per(0) + per(1) + per(2), "CPU of the relay": per(0),
 		"CPU of the sender": per(1), "CPU of the receiver": per(2),
-	}, r.end()
+	}, r.End()
 }
 
 func cpuOfAll(pids []int) (all []time.Duration, err error) {
 	for _, pid := range pids {
-		d, err := cpuOf(pid)
+		d, err := machine.CPU(pid)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 	"sync"
+
+	"github.com/seed94491740/tsnode/bench/internal/machine"
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
 
 const (
@@ -12,7 +15,7 @@ const (
 )
 
 // runIdle measures the memory of clients that only hear keep-alives.
-func runIdle(ctx context.Context, f *field, v variant, r *round) (sample, error) {
+func runIdle(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
 	idlers := &idlers{}
 	defer idlers.close() // after the relay, whose profile is to show them
 	relay, err := f.startRelay(ctx, v.relay)
@@ -23,36 +26,36 @@ func runIdle(ctx context.Context, f *field, v variant, r *round) (sample, error)
 	if err := sleep(ctx, f.warm); err != nil {
 		return nil, err
 	}
-	before, err := residentOf(relay.pid())
+	before, err := machine.Resident(relay.pid())
 	if err != nil {
 		return nil, err
 	}
-	if err := r.begin(relay.pid()); err != nil {
+	if err := r.Begin(relay.pid()); err != nil {
 		return nil, err
 	}
 	if err := idlers.join(ctx, f, relay.addr); err != nil {
 		return nil, err
 	}
-	cpu, err := cpuOf(relay.pid())
+	cpu, err := machine.CPU(relay.pid())
 	if err != nil {
 		return nil, err
 	}
 	if err := sleep(ctx, f.settle); err != nil {
 		return nil, err
 	}
-	spent, err := cpuOf(relay.pid())
+	spent, err := machine.CPU(relay.pid())
 	if err != nil {
 		return nil, err
 	}
-	after, err := residentOf(relay.pid())
+	after, err := machine.Resident(relay.pid())
 	if err != nil {
 		return nil, err
 	}
-	return sample{
+	return rounds.Sample{
 		"memory of a client": float64(after-before) / float64(f.clients) / 1e3,
 		"memory before":      float64(before) / 1e6,
 		"CPU while idle":     (spent - cpu).Seconds() / f.settle.Hours(),
-	}, r.end()
+	}, r.End()
 }
 
 // idlers are clients that read and never send.

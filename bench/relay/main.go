@@ -17,19 +17,20 @@ import (
 	"os/signal"
 	"strings"
 	"time"
+
+	"github.com/seed94491740/tsnode/bench/internal/machine"
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
 
 // settings are what the flags say.
 type settings struct {
+	rounds.Settings
 	rows    []string
-	rounds  int
 	length  time.Duration // of one transfer
 	warm    time.Duration // before anything is measured
 	settle  time.Duration // before memory is read
 	clients int           // idle ones
 	burst   int           // packets a load client writes at once
-	noise   float64       // most of the machine's processor time that others may use
-	retries int           // of one disturbed round
 	verbose bool          // show the log of the reference's processes
 	profile string        // folder for profiles of our processes; empty: none
 	json    string        // file for the figures; empty: none
@@ -76,14 +77,13 @@ func parse(args []string) (s settings, o roleOptions, err error) {
 	fs.StringVar(&o.name, "name", "", "internal: host name of the node")
 	fs.StringVar(&o.profile, "cpuprofile", "", "internal: file for the process's CPU profile")
 	rows := fs.String("rows", strings.Join(rowNames(), ","), "what to measure")
-	fs.IntVar(&s.rounds, "rounds", 5, "rounds of each row; the median is shown")
+	s.AddFlags(fs)
+	s.Progress = os.Stderr
 	fs.DurationVar(&s.length, "time", 10*time.Second, "length of each transfer")
 	fs.DurationVar(&s.warm, "warm", time.Second, "time that a relay runs before anything is measured")
 	fs.DurationVar(&s.settle, "settle", 70*time.Second, "time that idle clients are left alone, more than a keep-alive (DERP-58)")
 	fs.IntVar(&s.clients, "clients", 5000, "idle clients")
 	fs.IntVar(&s.burst, "burst", 10, "packets that a load client writes at once")
-	fs.Float64Var(&s.noise, "noise", 0.05, "share of the machine's processor time that others may use during a round")
-	fs.IntVar(&s.retries, "retries", 3, "how often a disturbed round is repeated before it counts all the same")
 	fs.StringVar(&s.profile, "profile", "", "folder for profiles of our processes")
 	fs.StringVar(&s.json, "json", "", "file for all figures as JSON")
 	fs.BoolVar(&s.verbose, "verbose", false, "show what the reference's processes write to standard error")
@@ -95,8 +95,8 @@ func parse(args []string) (s settings, o roleOptions, err error) {
 // check says what no run can use.
 func (s settings) check() error {
 	switch {
-	case s.rounds < 1 || s.clients < 1:
-		return fmt.Errorf("-rounds %d, -clients %d: want 1 at least", s.rounds, s.clients)
+	case s.Rounds < 1 || s.clients < 1:
+		return fmt.Errorf("-rounds %d, -clients %d: want 1 at least", s.Rounds, s.clients)
 	case s.burst < 1 || s.burst > window:
 		return fmt.Errorf("-burst %d: want 1 to %d", s.burst, window)
 	}
@@ -112,7 +112,7 @@ func run(ctx context.Context, s settings) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	if err := raiseFiles(uint64(2*s.clients + 1000)); err != nil {
+	if err := machine.RaiseFiles(uint64(2*s.clients + 1000)); err != nil {
 		return err
 	}
 	f, err := newField(ctx, s)
@@ -120,17 +120,17 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer f.close()
-	var results []result
+	var results []rounds.Result
 	for _, r := range chosen {
 		res, err := f.measure(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		res.print(os.Stdout)
+		res.Print(os.Stdout)
 		results = append(results, res)
 	}
 	if s.json == "" {
 		return nil
 	}
-	return writeJSON(s.json, results)
+	return rounds.WriteJSON(s.json, results)
 }

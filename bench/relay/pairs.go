@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed94491740/tsnode/bench/internal/machine"
 	"github.com/seed94491740/tsnode/transport/derp"
 )
 
@@ -166,14 +167,14 @@ type traffic struct {
 func (c *crowd) watch(ctx context.Context, relay *relayProcess, length time.Duration) (t traffic, err error) {
 	before, began := c.counts(), time.Now()
 	sent, lost := c.totals()
-	cpu, err := cpuOf(relay.pid())
+	cpu, err := machine.CPU(relay.pid())
 	if err != nil {
 		return t, err
 	}
 	if err := sleep(ctx, length); err != nil {
 		return t, err
 	}
-	after, err := cpuOf(relay.pid())
+	after, err := machine.CPU(relay.pid())
 	if err != nil {
 		return t, err
 	}

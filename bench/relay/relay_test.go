@@ -1,12 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"io"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
 
 // TestMain is the program itself when it has started itself.
@@ -19,7 +21,7 @@ func TestMain(m *testing.M) {
 
 // smallField measures little, and never mind the noise.
 func smallField(t *testing.T) *field {
-	s := settings{rounds: 1, length: 100 * time.Millisecond, warm: 50 * time.Millisecond, settle: time.Millisecond, clients: 20, burst: 10, noise: 1}
+	s := settings{Settings: rounds.Settings{Rounds: 1, Noise: 1, Progress: io.Discard}, length: 100 * time.Millisecond, warm: 50 * time.Millisecond, settle: time.Millisecond, clients: 20, burst: 10}
 	f, err := newField(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -41,13 +43,13 @@ func TestRows(t *testing.T) {
 			}
 			for _, s := range res.Samples[v.name] {
 				for _, m := range r.metrics {
-					if _, ok := s[m.name]; !ok {
-						t.Errorf("no metric %q in %v", m.name, s)
+					if _, ok := s[m.Name]; !ok {
+						t.Errorf("no metric %q in %v", m.Name, s)
 					}
 				}
 			}
-			if r.name != "idle" && res.Samples[v.name][0][r.metrics[0].name] <= 0 {
-				t.Errorf("%s: %v", r.metrics[0].name, res.Samples[v.name])
+			if r.name != "idle" && res.Samples[v.name][0][r.metrics[0].Name] <= 0 {
+				t.Errorf("%s: %v", r.metrics[0].Name, res.Samples[v.name])
 			}
 		})
 	}
@@ -62,31 +64,6 @@ func TestTraffic(t *testing.T) {
 	}
 	if even.bits() != 40*packetSize*8 {
 		t.Errorf("%v bits", even.bits())
-	}
-}
-
-// TestPrint: a table shows medians, ratios, and which bounds are kept.
-func TestPrint(t *testing.T) {
-	m := []metric{{name: "speed", unit: "m/s", ratioLeast: 2}, {name: "weight", ratioMost: 0.5}, {name: "share", least: 80}}
-	res := result{Row: "cars", row: row{"cars", pure, m, nil}, Repeated: 1, Samples: map[string][]sample{
-		"ours":      {{"speed": 7, "weight": 9, "share": 90}, {"speed": 5, "weight": 9, "share": 90}, {"speed": 6, "weight": 9, "share": 90}},
-		"reference": {{"speed": 2, "weight": 10, "share": 0}},
-	}}
-	var b bytes.Buffer
-	res.print(&b)
-	for _, want := range []string{
-		"6 (5..7)", "3 ok (>= 2)", "0.9 MISSED (want <= 0.5)", "- ok (own >= 80)", "1 rounds repeated",
-	} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, b.String())
-		}
-	}
-}
-
-// TestMedian: of an even number of values, the mean of the middle two.
-func TestMedian(t *testing.T) {
-	if odd, even := median([]float64{1, 2, 9}), median([]float64{1, 2, 4, 9}); odd != 2 || even != 3 {
-		t.Errorf("medians %v and %v, want 2 and 3", odd, even)
 	}
 }
 

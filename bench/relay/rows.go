@@ -5,27 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
-
-// A sample is what one round has measured, by metric.
-type sample map[string]float64
-
-// A metric is one number of a row.
-type metric struct {
-	name string
-	unit string
-
-	// The bounds are what the product promises of our median: of its ratio to
-	// the reference's, and by itself; 0: nothing.
-	ratioMost, ratioLeast, least float64
-}
 
 // A row is one thing that is measured for each variant in turn.
 type row struct {
 	name     string
 	variants []variant
-	metrics  []metric
-	run      func(context.Context, *field, variant, *round) (sample, error)
+	metrics  []rounds.Metric
+	run      func(context.Context, *field, variant, *rounds.Round) (rounds.Sample, error)
 }
 
 // A variant is whose programs are at work.
@@ -45,40 +34,50 @@ var mixed = []variant{
 	{name: "reference", relay: reference, nodes: reference},
 }
 
-var trafficMetrics = []metric{
-	{name: "throughput", unit: "Mbit/s"},
-	{name: "per CPU second", unit: "Mbit", ratioLeast: 1.3},
-	{name: "CPU", unit: "s/GB"},
-	{name: "lost", unit: "%"},
+var trafficMetrics = []rounds.Metric{
+	{Name: "throughput", Unit: "Mbit/s"},
+	{Name: "per CPU second", Unit: "Mbit", RatioLeast: 1.3},
+	{Name: "CPU", Unit: "s/GB"},
+	{Name: "lost", Unit: "%"},
 }
 
 var rows = []row{
-	{"idle", pure, []metric{
-		{name: "memory of a client", unit: "kB", ratioMost: 0.5},
-		{name: "memory before", unit: "MB"},
-		{name: "CPU while idle", unit: "s/h"},
+	{"idle", pure, []rounds.Metric{
+		{Name: "memory of a client", Unit: "kB", RatioMost: 0.5},
+		{Name: "memory before", Unit: "MB"},
+		{Name: "CPU while idle", Unit: "s/h"},
 	}, runIdle},
 	{"throughput1", pure, trafficMetrics, throughput(1)},
 	{"throughput20", pure, trafficMetrics, throughput(20)},
-	{"fairness", pure, []metric{
-		{name: "Jain's index", least: 0.9},
-		{name: "throughput", unit: "Mbit/s"},
-		{name: "per CPU second", unit: "Mbit"},
-		{name: "lost", unit: "%"},
+	{"fairness", pure, []rounds.Metric{
+		{Name: "Jain's index", Least: 0.9},
+		{Name: "throughput", Unit: "Mbit/s"},
+		{Name: "per CPU second", Unit: "Mbit"},
+		{Name: "lost", Unit: "%"},
 	}, runFairness},
-	{"overload", pure, []metric{
-		{name: "goodput of peak", unit: "%", least: 80},
-		{name: "goodput", unit: "Mbit/s"},
-		{name: "peak", unit: "Mbit/s"},
-		{name: "offered", unit: "Mbit/s"},
+	{"overload", pure, []rounds.Metric{
+		{Name: "goodput of peak", Unit: "%", Least: 80},
+		{Name: "goodput", Unit: "Mbit/s"},
+		{Name: "peak", Unit: "Mbit/s"},
+		{Name: "offered", Unit: "Mbit/s"},
 	}, runOverload},
-	{"bulk", mixed, []metric{
-		{name: "throughput", unit: "Mbit/s"},
-		{name: "CPU", unit: "s/GB"},
-		{name: "CPU of the relay", unit: "s/GB"},
-		{name: "CPU of the sender", unit: "s/GB"},
-		{name: "CPU of the receiver", unit: "s/GB"},
+	{"bulk", mixed, []rounds.Metric{
+		{Name: "throughput", Unit: "Mbit/s"},
+		{Name: "CPU", Unit: "s/GB"},
+		{Name: "CPU of the relay", Unit: "s/GB"},
+		{Name: "CPU of the sender", Unit: "s/GB"},
+		{Name: "CPU of the receiver", Unit: "s/GB"},
 	}, runBulk},
+}
+
+// measure runs the rounds of a row.
+func (f *field) measure(ctx context.Context, r row) (rounds.Result, error) {
+	shared := rounds.Row{Name: r.name, Metrics: r.metrics}
+	for _, v := range r.variants {
+		run := func(ctx context.Context, this *rounds.Round) (rounds.Sample, error) { return r.run(ctx, f, v, this) }
+		shared.Variants = append(shared.Variants, rounds.Variant{Name: v.name, RatioLeast: v.ratioLeast, Run: run})
+	}
+	return f.Measure(ctx, shared)
 }
 
 func rowNames() []string {
@@ -103,13 +102,13 @@ func chooseRows(names []string) ([]row, error) {
 
 // throughput measures pairs that keep a window of packets under way, which
 // loses none.
-func throughput(pairs int) func(context.Context, *field, variant, *round) (sample, error) {
-	return func(ctx context.Context, f *field, v variant, r *round) (sample, error) {
+func throughput(pairs int) func(context.Context, *field, variant, *rounds.Round) (rounds.Sample, error) {
+	return func(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
 		t, err := f.oneCrowd(ctx, v, r, pairs)
 		if err != nil {
 			return nil, err
 		}
-		return sample{
+		return rounds.Sample{
 			"throughput": t.bits() / t.seconds / 1e6, "per CPU second": t.bits() / t.cpu / 1e6,
 			"CPU": t.cpu / (t.bits() / 8e9), "lost": t.lostPercent(),
 		}, nil
@@ -118,19 +117,19 @@ func throughput(pairs int) func(context.Context, *field, variant, *round) (sampl
 
 const busyPairs = 200 // of the row fairness
 
-func runFairness(ctx context.Context, f *field, v variant, r *round) (sample, error) {
+func runFairness(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
 	t, err := f.oneCrowd(ctx, v, r, busyPairs)
 	if err != nil {
 		return nil, err
 	}
-	return sample{
+	return rounds.Sample{
 		"Jain's index": t.jain(), "throughput": t.bits() / t.seconds / 1e6,
 		"per CPU second": t.bits() / t.cpu / 1e6, "lost": t.lostPercent(),
 	}, nil
 }
 
 // oneCrowd measures pairs at a fresh relay.
-func (f *field) oneCrowd(ctx context.Context, v variant, r *round, pairs int) (t traffic, err error) {
+func (f *field) oneCrowd(ctx context.Context, v variant, r *rounds.Round, pairs int) (t traffic, err error) {
 	relay, err := f.startRelay(ctx, v.relay)
 	if err != nil {
 		return t, err
@@ -144,13 +143,13 @@ func (f *field) oneCrowd(ctx context.Context, v variant, r *round, pairs int) (t
 	if err := sleep(ctx, f.warm); err != nil {
 		return t, err
 	}
-	if err := r.begin(relay.pid()); err != nil {
+	if err := r.Begin(relay.pid()); err != nil {
 		return t, err
 	}
 	if t, err = c.watch(ctx, relay, f.length); err != nil {
 		return t, err
 	}
-	return t, r.end()
+	return t, r.End()
 }
 
 func (t traffic) lostPercent() float64 {
@@ -161,7 +160,7 @@ const overloadPairs = 20
 
 // runOverload measures the peak of pairs that hold back, and then what is left
 // of it when they do not.
-func runOverload(ctx context.Context, f *field, v variant, r *round) (sample, error) {
+func runOverload(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
 	relay, err := f.startRelay(ctx, v.relay)
 	if err != nil {
 		return nil, err
@@ -175,7 +174,7 @@ func runOverload(ctx context.Context, f *field, v variant, r *round) (sample, er
 	if err := sleep(ctx, f.warm); err != nil {
 		return nil, err
 	}
-	if err := r.begin(relay.pid()); err != nil {
+	if err := r.Begin(relay.pid()); err != nil {
 		return nil, err
 	}
 	peak, err := c.watch(ctx, relay, f.length/2)
@@ -191,8 +190,8 @@ func runOverload(ctx context.Context, f *field, v variant, r *round) (sample, er
 		return nil, err
 	}
 	rate := func(t traffic) float64 { return t.bits() / t.seconds / 1e6 }
-	return sample{
+	return rounds.Sample{
 		"goodput of peak": 100 * rate(over) / rate(peak), "goodput": rate(over), "peak": rate(peak),
 		"offered": float64(over.sent) * packetSize * 8 / over.seconds / 1e6,
-	}, r.end()
+	}, r.End()
 }
