@@ -21,7 +21,7 @@ func (s *Stack) Ping(ctx context.Context, dst netip.Addr, payload []byte) (time.
 	dst = dst.Unmap()
 	took, err := s.ping(ctx, dst, payload)
 	if err != nil {
-		return 0, opError("ping", "ip", nil, &net.IPAddr{IP: dst.AsSlice()}, err)
+		return 0, opError("ping", "ip", nil, &net.IPAddr{IP: dst.AsSlice()}, s.unlessClosed(err))
 	}
 	return took, nil
 }

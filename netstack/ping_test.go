@@ -32,6 +32,22 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// A ping that meets Close says so, wherever it is.
+func TestPingMeetsClose(t *testing.T) {
+	for range 20 {
+		s := newStack(t, a4)
+		done := make(chan error)
+		go func() {
+			_, err := s.Ping(context.Background(), b4, nil)
+			done <- err
+		}()
+		s.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v, want %v", err, net.ErrClosed)
+		}
+	}
+}
+
 func TestPingErrors(t *testing.T) {
 	a := newStack(t, a4)
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -39,6 +55,7 @@ func TestPingErrors(t *testing.T) {
 	if _, err := a.Ping(short, b4, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody answers: %v", err)
 	}
+	take(t, a)
 	if _, err := a.Ping(t.Context(), b6, nil); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("no address of the family: %v", err)
 	}
