@@ -109,7 +109,7 @@ func TestMessages(t *testing.T) {
 			t.Errorf("-want +got\n%s", diff)
 		}
 		if n := c.Skipped(); n != 8 {
-			t.Errorf("%d frames skipped, want 7", n)
+			t.Errorf("%d frames skipped, want 8", n)
 		}
 		if _, err := c.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("Recv after it failed: %v", err)
