@@ -2,8 +2,10 @@ package load
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -32,8 +34,9 @@ type Blast struct {
 // Blasted is what was sent.
 type Blasted struct {
 	Sent    int64
-	Failed  int64 // writes that returned an error
-	Seconds float64
+	Failed  int64   // writes that returned an error
+	Seconds float64 // until the last packet was sent
+	Stuck   float64 // seconds after that, in a write that returned at its deadline only
 }
 
 func (a *agent) blast(ctx context.Context, b Blast) (r Blasted, err error) {
@@ -51,21 +54,31 @@ func (a *agent) blast(ctx context.Context, b Blast) (r Blasted, err error) {
 	for {
 		elapsed := time.Since(began)
 		if elapsed > b.Length {
-			r.Seconds = elapsed.Seconds()
 			return r, nil
 		}
 		if b.Rate > 0 && float64(r.Sent+r.Failed) > elapsed.Seconds()*float64(b.Rate) {
 			time.Sleep(pace)
 			continue
 		}
-		for range packetBurst {
-			if _, err := c.Write(packet); err != nil {
-				r.Failed++
-			} else {
-				r.Sent++
-			}
+		if err := r.burst(c, packet); errors.Is(err, os.ErrDeadlineExceeded) {
+			r.Stuck = time.Since(began).Seconds() - r.Seconds
+			return r, nil
+		}
+		r.Seconds = time.Since(began).Seconds()
+	}
+}
+
+// burst sends some packets and returns the last error.
+func (r *Blasted) burst(c net.Conn, packet []byte) (last error) {
+	for range packetBurst {
+		if _, err := c.Write(packet); err != nil {
+			r.Failed++
+			last = err
+		} else {
+			r.Sent++
 		}
 	}
+	return last
 }
 
 // Arrived is how many packets a node has received since it was last asked.

@@ -82,7 +82,7 @@ func (f *field) packetRows() []rounds.Row {
 	metrics := func(received float64, ofAll float64) []rounds.Metric {
 		return []rounds.Metric{
 			{Name: "received", Unit: "1/s", RatioLeast: received}, {Name: "sent", Unit: "1/s"}, {Name: "refused", Unit: "1/s"},
-			{Name: "lost", Unit: "%", Most: ofAll}, {Name: "CPU", Unit: "µs/packet"},
+			{Name: "stuck", Unit: "s"}, {Name: "lost", Unit: "%", Most: ofAll}, {Name: "CPU", Unit: "µs/packet"},
 		}
 	}
 	return []rounds.Row{

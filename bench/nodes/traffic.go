@@ -107,9 +107,9 @@ func packets(size, rate int) work {
 		}
 		return rounds.Sample{
 			"received": float64(got.Packets) / sent.Seconds, "sent": float64(sent.Sent) / sent.Seconds,
-			"refused": float64(sent.Failed) / sent.Seconds,
-			"lost":    100 * (1 - float64(got.Packets)/float64(max(1, sent.Sent))),
-			"CPU":     1e6 * cpu / float64(max(1, got.Packets)),
+			"refused": float64(sent.Failed) / sent.Seconds, "stuck": sent.Stuck,
+			"lost": 100 * (1 - float64(got.Packets)/float64(max(1, sent.Sent))),
+			"CPU":  1e6 * cpu / float64(max(1, got.Packets)),
 		}, nil
 	}
 }
