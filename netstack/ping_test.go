@@ -34,13 +34,18 @@ func TestPing(t *testing.T) {
 
 // A ping that meets Close says so, wherever it is.
 func TestPingMeetsClose(t *testing.T) {
-	for range 20 {
+	for i := range 100 {
 		s := newStack(t, a4)
-		done := make(chan error)
+		done, started := make(chan error), make(chan struct{})
 		go func() {
+			close(started)
 			_, err := s.Ping(context.Background(), b4, nil)
 			done <- err
 		}()
+		<-started
+		for range i * 5 { // the ping gets further each time
+			s.addresses.has(b4)
+		}
 		s.Close()
 		if err := <-done; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v, want %v", err, net.ErrClosed)
