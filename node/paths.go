@@ -185,6 +185,7 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 	away := time.NewTicker(homeAway)
 	defer away.Stop()
 	var was connections
+	health := relayHealth{log: k.log}
 	for {
 		now, connectionsChanged := k.connections()
 		k.onConnections(was, now)
@@ -194,6 +195,7 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 		nm, netmapChanged := k.control.Netmap.Load()
 		k.onFound(set, report)
 		k.onNetmap(nm)
+		health.note(relayProblem(now.control, p.relays.Status().Get(), report), time.Now())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
