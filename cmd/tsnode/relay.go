@@ -87,6 +87,9 @@ func (o *relayOptions) run(ctx context.Context, f *pflag.FlagSet, stdout, stderr
 	if f.Changed("acme-eab-key") && !strings.HasPrefix(c.ACMEEABKey, "file:") {
 		c.Logger.Warn("the key of --acme-eab-key is visible to other users of this machine: use file:PATH")
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // from now on: one that comes early must not end the process
+	defer signal.Stop(hup)
 	d, err := relayd.New(c)
 	if err != nil {
 		return relayError(err)
@@ -97,9 +100,7 @@ func (o *relayOptions) run(ctx context.Context, f *pflag.FlagSet, stdout, stderr
 		e.SetIndent("", "  ")
 		return e.Encode(d.Map())
 	}
-	r := &relayReloader{options: o, flags: f, relay: d, level: level, log: c.Logger, hup: make(chan os.Signal, 1)}
-	signal.Notify(r.hup, syscall.SIGHUP)
-	defer signal.Stop(r.hup)
+	r := &relayReloader{options: o, flags: f, relay: d, level: level, log: c.Logger, hup: hup}
 	err = actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		g.Go(r.Serve)
 		return d.Serve(ctx)
