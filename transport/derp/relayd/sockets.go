@@ -154,6 +154,9 @@ func (s *sockets) listenSTUN(ctx context.Context, d *Daemon) error {
 		s.stun = append(s.stun, stun.NewServer(udp, d.log))
 		s.addrs.STUN = udp.LocalAddr()
 	}
+	if len(s.stun) == 0 {
+		return listenError("stun-port", syscall.EADDRNOTAVAIL)
+	}
 	return nil
 }
 
