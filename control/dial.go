@@ -12,7 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -92,8 +92,8 @@ func (d *dialer) candidates() []DialCandidate {
 			usable = append(usable, c)
 		}
 	}
-	slices.SortStableFunc(usable, func(a, b DialCandidate) int {
-		return int(seconds(a.DialStartDelaySec) - seconds(b.DialStartDelaySec))
+	sort.SliceStable(usable, func(i, j int) bool {
+		return seconds(usable[i].DialStartDelaySec) < seconds(usable[j].DialStartDelaySec)
 	})
 	return usable
 }

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -84,7 +83,7 @@ func (r *report) fingerprint(l login) string {
 		return ""
 	}
 	req := r.mapRequest(key.NodePublic{}) // each key has a generation of its own
-	slices.SortFunc(req.Endpoints, netip.AddrPort.Compare)
+	sort.Slice(req.Endpoints, func(i, j int) bool { return req.Endpoints[i].Compare(req.Endpoints[j]) < 0 })
 	req.EndpointTypes = nil
 	req.Hostinfo.NetInfo.DERPLatency = nil
 	b, err := json.Marshal(req)

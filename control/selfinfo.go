@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/seed94491740/tsnode/key"
 )
@@ -12,13 +13,20 @@ import (
 func (c *Client) hostinfo() *Hostinfo {
 	h := c.cfg.Hostinfo.Get()
 	h.RequestTags = c.cfg.Tags
-	h.RoutableIPs = slices.Compact(slices.SortedFunc(slices.Values(h.RoutableIPs), netip.Prefix.Compare))
+	h.RoutableIPs = sortedRoutes(h.RoutableIPs)
 	n := c.cfg.NetInfo.Get()
 	if home := c.cfg.Home.Get(); home != 0 {
 		n.PreferredDERP = home
 	}
 	h.NetInfo = &n
 	return &h
+}
+
+// sortedRoutes returns the routes in order, each once.
+func sortedRoutes(routes []netip.Prefix) []netip.Prefix {
+	sorted := slices.Clone(routes)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Compare(sorted[j]) < 0 })
+	return slices.Compact(sorted)
 }
 
 // mapRequest returns the request of a poll, or with changes of a lite update:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -30,8 +31,9 @@ func (c *cache) put(found []Endpoint, now time.Time) {
 		c.all = slices.DeleteFunc(c.all, func(m memory) bool { return m.Addr == e.Addr })
 		c.all = append(c.all, memory{e, now})
 	}
-	slices.SortStableFunc(c.all, func(a, b memory) int {
-		return cmp.Or(b.seen.Compare(a.seen), a.Addr.Compare(b.Addr))
+	sort.Slice(c.all, func(i, j int) bool {
+		a, b := c.all[i], c.all[j]
+		return cmp.Or(b.seen.Compare(a.seen), a.Addr.Compare(b.Addr)) < 0
 	})
 	c.trim(now)
 }

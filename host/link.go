@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -76,7 +77,7 @@ func usable(i Interface) []netip.Addr {
 			as = append(as, p.Addr())
 		}
 	}
-	slices.SortFunc(as, netip.Addr.Compare)
+	sort.Slice(as, func(i, j int) bool { return as[i].Less(as[j]) })
 	return slices.Compact(as)
 }
 

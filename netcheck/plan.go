@@ -1,10 +1,10 @@
 package netcheck
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/seed94491740/tsnode/netmap"
@@ -157,7 +157,9 @@ func measurable(dm *netmap.DERPMap, last *Report) []*netmap.Region {
 		latency, home = last.RegionLatency, last.PreferredDERP
 	}
 	var all []*netmap.Region
-	for _, id := range slices.SortedFunc(maps.Keys(dm.Regions), byLatency(latency)) {
+	ids := slices.Collect(maps.Keys(dm.Regions))
+	sortByLatency(ids, latency)
+	for _, id := range ids {
 		r := dm.Regions[id]
 		switch {
 		case r == nil || r.RegionID != id || id <= 0 || r.NoMeasureNoHome:
@@ -213,6 +215,6 @@ func (p plan) starts() []start {
 			all = append(all, start{pr, i})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b start) int { return cmp.Compare(a.delay, b.delay) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].delay < all[j].delay })
 	return all
 }

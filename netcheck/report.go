@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -63,12 +64,14 @@ func public(first netip.AddrPort, seen map[netip.AddrPort]int) (all []netip.Addr
 	if first.IsValid() {
 		all = append(all, first)
 	}
-	for _, ap := range slices.SortedFunc(maps.Keys(seen), netip.AddrPort.Compare) {
-		if ap != first && seen[ap] > 1 {
-			all = append(all, ap)
+	var others []netip.AddrPort
+	for ap, times := range seen {
+		if ap != first && times > 1 {
+			others = append(others, ap)
 		}
 	}
-	return all
+	sort.Slice(others, func(i, j int) bool { return others[i].Compare(others[j]) < 0 })
+	return append(all, others...)
 }
 
 // DERPLatency returns the latencies of STUN in the form control is told them:
@@ -89,6 +92,12 @@ func lower(m map[int]time.Duration, region int, d time.Duration) {
 	if old, ok := m[region]; !ok || d < old {
 		m[region] = d
 	}
+}
+
+// sortByLatency sorts regions as byLatency compares them.
+func sortByLatency(regions []int, latency map[int]time.Duration) {
+	order := byLatency(latency)
+	sort.Slice(regions, func(i, j int) bool { return order(regions[i], regions[j]) < 0 })
 }
 
 // byLatency compares two regions: measured ones first, then the nearer, then

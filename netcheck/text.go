@@ -149,7 +149,7 @@ func (r *Report) writeRegions(b *strings.Builder, dm *netmap.DERPMap) {
 	if len(ids) == 0 {
 		return
 	}
-	slices.SortFunc(ids, byLatency(r.RegionLatency))
+	sortByLatency(ids, r.RegionLatency)
 	rows := [][]string{{"Region", "Code", "Name", "Latency", "IPv4", "IPv6", ""}}
 	for _, id := range ids {
 		code, name := regionNames(dm, id)

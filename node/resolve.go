@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/seed94491740/tsnode/netmap"
@@ -80,14 +81,6 @@ func extraRecords(nm *netmap.Netmap, name string) (addrs []netip.Addr) {
 }
 
 func v4First(addrs []netip.Addr) []netip.Addr {
-	slices.SortStableFunc(addrs, func(a, b netip.Addr) int {
-		switch {
-		case a.Is4() == b.Is4():
-			return 0
-		case a.Is4():
-			return -1
-		}
-		return 1
-	})
+	sort.SliceStable(addrs, func(i, j int) bool { return addrs[i].Is4() && !addrs[j].Is4() })
 	return addrs
 }

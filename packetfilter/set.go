@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -93,15 +94,7 @@ func (s spans[T]) overlaps(o spans[T]) bool {
 
 // normalised sorts s and joins what overlaps or touches.
 func (s spans[T]) normalised() spans[T] {
-	slices.SortFunc(s, func(a, b span[T]) int {
-		switch {
-		case a.first.less(b.first):
-			return -1
-		case b.first.less(a.first):
-			return 1
-		}
-		return 0
-	})
+	sort.Slice(s, func(i, j int) bool { return s[i].first.less(s[j].first) })
 	out := s[:0]
 	for _, x := range s {
 		if n := len(out); n > 0 && (!out[n-1].last.less(x.first) || x.first.follows(out[n-1].last)) {

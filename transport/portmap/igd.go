@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 )
@@ -71,8 +72,8 @@ func parseDescription(r io.Reader, base *url.URL) ([]service, error) {
 	if len(found) == 0 {
 		return nil, errors.Join(errNoService, err)
 	}
-	slices.SortStableFunc(found, func(a, b service) int {
-		return slices.Index(serviceTypes, a.kind) - slices.Index(serviceTypes, b.kind)
+	sort.SliceStable(found, func(i, j int) bool {
+		return slices.Index(serviceTypes, found[i].kind) < slices.Index(serviceTypes, found[j].kind)
 	})
 	return found, nil
 }

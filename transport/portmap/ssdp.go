@@ -3,12 +3,12 @@ package portmap
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -117,6 +117,6 @@ func addDevice(known []device, d device) []device {
 		return known
 	}
 	known = append(known, d)
-	slices.SortStableFunc(known, func(a, b device) int { return cmp.Compare(b.usn, a.usn) })
+	sort.SliceStable(known, func(i, j int) bool { return known[i].usn > known[j].usn })
 	return known
 }
