@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -46,8 +45,15 @@ func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *Clie
 	t := d.transport(d.unprovenTLS(), at, false)
 	defer t.CloseIdleConnections()
 	var local net.Addr
-	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { local = i.Conn.LocalAddr() }}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, u.String(), nil)
+	dial := t.DialContext
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err == nil {
+			local = conn.LocalAddr() // the transport serves this one request, so it dials once
+		}
+		return conn, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
