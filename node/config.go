@@ -39,6 +39,7 @@ type settings struct {
 	userLog    func(format string, args ...any)
 	store      state.Store
 	closeStore bool // we have opened it
+	seams      seams
 }
 
 // settings checks the configuration, fills in defaults and opens the store.
@@ -46,6 +47,7 @@ func (n *Node) settings() (s settings, err error) {
 	s = settings{
 		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
 		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
+		seams: n.seams,
 	}
 	if s.network == nil {
 		s.network = host.OS{}

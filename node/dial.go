@@ -151,7 +151,7 @@ func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr 
 
 // reachable reports whether packets to a have somewhere to go.
 func (d *dial) reachable(a netip.Addr) bool {
-	p, ok := d.node.peerFor(a)
+	p, ok := d.node.run.peerFor(a)
 	if !ok {
 		return false
 	}
@@ -161,7 +161,7 @@ func (d *dial) reachable(a netip.Addr) bool {
 
 // known reports whether a belongs to a node, whether or not it can be reached.
 func (d *dial) known(a netip.Addr) bool {
-	if _, ok := d.node.peerFor(a); ok {
+	if _, ok := d.node.run.peerFor(a); ok {
 		return true
 	}
 	_, ok := d.nm.PeerByAddr(a)
@@ -171,7 +171,7 @@ func (d *dial) known(a netip.Addr) bool {
 // describe notes the peer that owns a, and how it stands, for an error.
 func (d *dial) describe(a netip.Addr) {
 	d.fail.Addr = a
-	p, ok := d.node.peerFor(a)
+	p, ok := d.node.run.peerFor(a)
 	if !ok {
 		return
 	}

@@ -96,7 +96,7 @@ func (g *ground) start(h *simnet.Host, edit ...func(*Node)) *member {
 		Hostname: fmt.Sprintf("n%d", len(g.members)), ControlURL: g.tailnet.URL(), Network: h,
 		AuthKey: g.tailnet.AuthKey(devnet.KeyOptions{}),
 		Proxy:   func(*http.Request) (*url.URL, error) { return nil, nil },
-		overlay: &overlay{link: m.tube, newDelivery: func() dataplane.Delivery { return &tubeEnd{tube: m.tube} }},
+		seams:   seams{overlay: &overlay{link: m.tube, newDelivery: func() dataplane.Delivery { return &tubeEnd{tube: m.tube} }}},
 	}
 	for _, f := range edit {
 		f(m.Node)
@@ -120,7 +120,7 @@ func (m *member) up() {
 // path is where m's packets for another member go; also is set while they go two
 // ways.
 func (m *member) path(to *member) (best, also transport.Endpoint) {
-	peer, ok := m.peerFor(to.addr)
+	peer, ok := m.run.peerFor(to.addr)
 	if !ok {
 		return best, also
 	}

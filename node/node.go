@@ -72,8 +72,13 @@ type Node struct {
 	life   life
 	run    *runtime // set by a successful Start, then constant
 
-	sabotage func(suture.Service) suture.Service // for tests of supervision
-	overlay  *overlay                            // for tests without netstack; nil: netstack
+	seams seams
+}
+
+// seams are what tests put in place of parts of a node.
+type seams struct {
+	sabotage func(suture.Service) suture.Service // wraps actors, for tests of supervision
+	overlay  *overlay                            // nil: netstack
 }
 
 // life is how far a node has come.
@@ -108,7 +113,7 @@ func (n *Node) start() (*runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
 	}
-	r, err := newRuntime(n, s)
+	r, err := newRuntime(s, &n.events)
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("start node: %w", err)

@@ -230,7 +230,7 @@ func scenario6(t *testing.T, router simnet.RouterConfig) {
 
 // handshake is when m's session with another member began.
 func (m *member) handshake(to *member) time.Time {
-	peer, ok := m.peerFor(to.addr)
+	peer, ok := m.run.peerFor(to.addr)
 	if !ok {
 		return time.Time{}
 	}
@@ -378,7 +378,7 @@ func TestScenario10HomeChanges(t *testing.T) {
 
 // home is the home region of another member as m knows it.
 func (m *member) home(of *member) int {
-	peer, ok := m.peerFor(of.addr)
+	peer, ok := m.run.peerFor(of.addr)
 	if !ok {
 		return 0
 	}

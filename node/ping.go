@@ -78,7 +78,7 @@ func (n *Node) ping(ctx context.Context, host string, kind PingKind) (*Pong, err
 func (r *runtime) ping(ctx context.Context, to netip.Addr, kind PingKind) (*Pong, error) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	peer, ok := r.node.peerFor(to)
+	peer, ok := r.peerFor(to)
 	if !ok {
 		return nil, ErrNoRoute
 	}
@@ -120,9 +120,9 @@ func (r *runtime) currentPath(peer *netmap.Peer) (e transport.Endpoint) {
 
 // showPath fills in the fields of p that tell a path.
 func (r *runtime) showPath(p *Pong, e transport.Endpoint) {
-	p.Path = r.node.describe(e)
+	p.Path = r.describe(e)
 	if e.IsDERP() {
-		p.RelayID, p.Relay = int(e.Region), regionCode(r.node.netmap(), int(e.Region))
+		p.RelayID, p.Relay = int(e.Region), regionCode(r.netmap(), int(e.Region))
 		return
 	}
 	p.Direct = e.Addr

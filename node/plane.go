@@ -151,12 +151,12 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 }
 
 // describe says where an endpoint is, for people.
-func (n *Node) describe(e transport.Endpoint) string {
+func (r *runtime) describe(e transport.Endpoint) string {
 	switch {
 	case e.IsZero():
 		return ""
 	case e.IsDERP():
-		if code := regionCode(n.netmap(), int(e.Region)); code != "" {
+		if code := regionCode(r.netmap(), int(e.Region)); code != "" {
 			return "relay " + code
 		}
 		return fmt.Sprintf("relay region %d", e.Region)

@@ -153,7 +153,7 @@ func (n *Node) peerStatus(nm *netmap.Netmap, p *netmap.Peer) PeerStatus {
 		return s
 	}
 	s.RxBytes, s.TxBytes, s.LastHandshake, s.LastHeard = d.RxBytes, d.TxBytes, d.LastHandshake, d.LastHeard
-	s.Path = n.describe(d.Path.Best)
+	s.Path = n.run.describe(d.Path.Best)
 	return s
 }
 

@@ -28,7 +28,7 @@ func TestStreamChangesPaths(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, devnet.Config{})
 	defer g.close()
-	withStack := func(n *Node) { n.overlay = nil }
+	withStack := func(n *Node) { n.seams.overlay = nil }
 	a, ar := g.behind(easy, withStack)
 	b, _ := g.behind(easy, withStack)
 	other := easy

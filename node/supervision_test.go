@@ -111,7 +111,7 @@ func TestStreamSurvivesAPanicOfEachActor(t *testing.T) {
 		return n
 	}
 	a, b := newNode("alpha"), newNode("beta")
-	a.sabotage = by.wrap
+	a.seams.sabotage = by.wrap
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	ln, err := b.Listen("tcp", ":7")

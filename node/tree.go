@@ -39,7 +39,6 @@ const (
 type runtime struct {
 	settings
 	network host.Network
-	node    *Node
 	profile *profile
 	control *control.Client
 	overlay overlay
@@ -67,7 +66,7 @@ type runtime struct {
 }
 
 // newRuntime makes all parts and starts none.
-func newRuntime(n *Node, s settings) (*runtime, error) {
+func newRuntime(s settings, e *events) (*runtime, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	p, err := openProfile(ctx, &s)
@@ -75,7 +74,7 @@ func newRuntime(n *Node, s settings) (*runtime, error) {
 		return nil, err
 	}
 	r := &runtime{
-		settings: s, network: s.network, node: n, profile: p, events: &n.events,
+		settings: s, network: s.network, profile: p, events: e,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
 		monitor:   host.NewMonitor(s.network, s.log),
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
@@ -108,8 +107,8 @@ type overlay struct {
 
 // openOverlay makes netstack, unless a test has brought an overlay.
 func (r *runtime) openOverlay() (err error) {
-	if r.node.overlay != nil {
-		r.overlay = *r.node.overlay
+	if r.seams.overlay != nil {
+		r.overlay = *r.seams.overlay
 		return nil
 	}
 	if r.stack, err = netstack.New(netstack.Config{Logger: r.log}); err != nil {
@@ -170,10 +169,10 @@ func (r *runtime) serve(ctx context.Context, tree *suture.Supervisor) {
 // supervised returns what is added to a supervisor for an actor: the actor
 // itself, but in tests that make actors panic.
 func (r *runtime) supervised(s suture.Service) suture.Service {
-	if r.node.sabotage == nil {
+	if r.seams.sabotage == nil {
 		return s
 	}
-	return r.node.sabotage(s)
+	return r.seams.sabotage(s)
 }
 
 // fail ends the node with the error of an actor that no restart mends.
@@ -226,6 +225,11 @@ func (n *Node) netmap() *netmap.Netmap {
 	if r == nil {
 		return nil
 	}
+	return r.netmap()
+}
+
+// netmap returns the netmap in force; nil before the first.
+func (r *runtime) netmap() *netmap.Netmap {
 	if nm := r.control.Netmap.Get(); nm != nil && nm.Self != nil {
 		return nm
 	}
@@ -243,8 +247,8 @@ func (r *runtime) applied() <-chan struct{} {
 }
 
 // peerFor returns the peer that packets to a go to.
-func (n *Node) peerFor(a netip.Addr) (*netmap.Peer, bool) {
-	nm, p := n.netmap(), n.run.plane.Load()
+func (r *runtime) peerFor(a netip.Addr) (*netmap.Peer, bool) {
+	nm, p := r.netmap(), r.plane.Load()
 	if nm == nil || p == nil {
 		return nil, false
 	}
