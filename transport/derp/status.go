@@ -1,8 +1,8 @@
 package derp
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +49,7 @@ func (st *regionSet) snapshot() Status {
 		s.HomeConnected = s.HomeConnected || rs.Home && rs.Connected
 		s.Regions = append(s.Regions, rs)
 	}
-	slices.SortFunc(s.Regions, func(a, b RegionStatus) int { return cmp.Compare(a.Region, b.Region) })
+	sort.Slice(s.Regions, func(i, j int) bool { return s.Regions[i].Region < s.Regions[j].Region })
 	return s
 }
 
