@@ -19,6 +19,12 @@ const (
 	// matrixWidth is how many cells of each row are filled at once.
 	matrixWidth = 2
 
+	// referenceRestart is how many datagrams a reference node may lose at the start
+	// of a conversation: those of a handshake's time. Its workers at times take the
+	// two copies of a response that came by relay and directly, both, and count
+	// from zero again (WG-32).
+	referenceRestart = int(200 * time.Millisecond / matrixFlow)
+
 	// matrixPatience is how long a cell is given for a direct path.
 	matrixPatience = 8 * time.Second
 )
@@ -90,7 +96,7 @@ func TestNATMatrix(t *testing.T) {
 				t.Errorf("%v, %v to %v: %v", p, at[0], at[1], c.err)
 			} else if c.path.Direct.IsValid() != reachable(at[0], at[1]) {
 				t.Errorf("%v, %v to %v: %v", p, at[0], at[1], c.path)
-			} else if c.lost > 0 && p.ours() || c.lost > int(referenceLoss*float64(c.all)) {
+			} else if c.lost > 0 && p.ours() || c.lost > max(int(referenceLoss*float64(c.all)), referenceRestart) {
 				t.Errorf("%v, %v to %v: %d of %d datagrams lost", p, at[0], at[1], c.lost, c.all)
 			}
 		}
