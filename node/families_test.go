@@ -68,7 +68,7 @@ func TestRelaysPreferIPv6(t *testing.T) {
 	synctestGround(t, devnet.Config{Relays: 3}, func(t *testing.T, g *ground) {
 		for _, no := range []bool{false, true} {
 			m := g.join(g.net.AddHost("", simnet.HostConfig{Link: wide, NoIPv6: no}))
-			time.Sleep(settled)
+			time.Sleep(settled) // fake time
 			if prefers := m.run.plane.Load().paths.haveIPv6(); prefers == no {
 				t.Errorf("without IPv6 %v: preferred %v", no, prefers)
 			}

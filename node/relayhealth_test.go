@@ -60,7 +60,7 @@ func TestRelayIsAway(t *testing.T) {
 		m := g.join(g.net.AddHost("", simnet.HostConfig{Link: wide}), func(n *Node) {
 			n.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		})
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		for _, tt := range []struct {
 			away  time.Duration
 			lines int // that say so
@@ -68,12 +68,12 @@ func TestRelayIsAway(t *testing.T) {
 			if err := g.tailnet.StopRelay(1); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(tt.away)
+			time.Sleep(tt.away) // fake time
 			if err := g.tailnet.StartRelay(1); err != nil {
 				t.Fatal(err)
 			}
 			until(t, time.Minute, func() bool { return m.run.relays.Get().connected })
-			time.Sleep(settled)
+			time.Sleep(settled) // fake time
 			for _, line := range []string{"nobody can reach this node through a relay", "can be reached through a relay again"} {
 				if n := strings.Count(log.String(), line); n != tt.lines {
 					t.Errorf("away for %v: %d lines %q, want %d:\n%s", tt.away, n, line, tt.lines, &log)

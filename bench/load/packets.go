@@ -57,7 +57,7 @@ func (a *agent) blast(ctx context.Context, b Blast) (r Blasted, err error) {
 			return r, nil
 		}
 		if b.Rate > 0 && float64(r.Sent+r.Failed) > elapsed.Seconds()*float64(b.Rate) {
-			time.Sleep(pace)
+			time.Sleep(pace) // a sender that is ahead of its rate: kernels and nodes are real, and so is time
 			continue
 		}
 		if err := r.burst(c, packet); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -99,7 +99,7 @@ func packets(size, rate int) work {
 			if err := p.left.ask("blast", b, &sent); err != nil {
 				return err
 			}
-			time.Sleep(arrivalWait)
+			time.Sleep(arrivalWait) // the last packets are under way in real networks
 			return p.right.ask("arrived", load.Nothing{}, &got)
 		})
 		if err != nil {

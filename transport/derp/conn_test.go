@@ -161,7 +161,7 @@ func TestRecvSilence(t *testing.T) {
 		p := newPipes()
 		defer p.serveScript("one:3340", func(c *script) {
 			for range 5 {
-				time.Sleep(119 * time.Second)
+				time.Sleep(119 * time.Second) // fake time
 				c.Write(derp.AppendHeader(nil, derp.FrameKeepAlive, 0))
 			}
 			<-c.ctx.Done()
@@ -268,7 +268,7 @@ func TestConnSendLimit(t *testing.T) {
 		if n := send(5); n != 2 {
 			t.Errorf("%d packets of 1000 bytes of a burst of 2500", n)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if n := send(5); n != 1 {
 			t.Errorf("%d packets after a second, want 1", n)
 		}

@@ -137,7 +137,7 @@ func TestWatchLoopReconnect(t *testing.T) {
 		for c.Send(key.NodePublic{}, nil) != nil { // the first fails, the second connects
 		}
 		synctest.Wait()
-		time.Sleep(6 * time.Second)
+		time.Sleep(6 * time.Second) // fake time
 		l = book.now()
 		if l.added != 2 || len(l.present) != 1 || l.removed[derp.GoneMeshConnBroke] != 1 {
 			t.Errorf("%d added, %d there, removed %v", l.added, len(l.present), l.removed)
@@ -170,13 +170,13 @@ func TestWatchLoopErrors(t *testing.T) {
 		p := newPipes()
 		c := p.client("one", derp.ClientOptions{})
 		book, stop := watch(c, key.NodePublic{})
-		time.Sleep(22 * time.Second)
+		time.Sleep(22 * time.Second) // fake time
 		l := book.now()
 		if len(l.errs) != 5 || !strings.Contains(l.errs[4].Error(), "watch region 1: ") || !strings.Contains(l.errs[4].Error(), "connection refused") {
 			t.Errorf("errors %v", l.errs)
 		}
 		c.Close()
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		synctest.Wait()
 		if err := stop(); !errors.Is(err, derp.ErrClientClosed) {
 			t.Errorf("error %v", err)

@@ -100,13 +100,13 @@ func TestWatcherLog(t *testing.T) {
 			for range n {
 				w.peers.apply(PeerPresent{Peer: key.NewNode().Public()}, 1)
 				w.counted(time.Now())
-				time.Sleep(every)
+				time.Sleep(every) // fake time
 			}
 		}
 		arrive(3, 100*time.Millisecond) // logged 200 ms after the last
-		time.Sleep(time.Minute)
-		arrive(5, time.Second) // logged 10 s after the first
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute)         // fake time
+		arrive(5, time.Second)          // logged 10 s after the first
+		time.Sleep(time.Minute)         // fake time
 		synctest.Wait()
 		var got []string
 		for line := range strings.Lines(out.String()) {
@@ -131,7 +131,7 @@ func TestWatcherLog(t *testing.T) {
 		for range 50 { // a flood that does not end
 			w.peers.apply(PeerPresent{Peer: key.NewNode().Public()}, 1)
 			w.counted(time.Now())
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond) // fake time
 			synctest.Wait()
 		}
 		if at < floodMax || at > floodMax+floodQuiet {

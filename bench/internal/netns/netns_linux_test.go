@@ -10,7 +10,7 @@ import (
 // TestJoin: two namespaces reach each other over a cable, and not without.
 func TestJoin(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
+		t.Skip("network namespaces need root") // not in CI: benches are run by hand
 	}
 	a, b := newTest(t, "a"), newTest(t, "b")
 	err := Join(End{a, "eth0", netip.MustParsePrefix("192.0.2.1/24")}, End{b, "eth0", netip.MustParsePrefix("192.0.2.2/24")})
@@ -38,7 +38,7 @@ func TestJoin(t *testing.T) {
 // TestDefaultRoute: an address behind a gateway is reached.
 func TestDefaultRoute(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
+		t.Skip("network namespaces need root") // not in CI: benches are run by hand
 	}
 	a, b := newTest(t, "a"), newTest(t, "b")
 	err := Join(End{a, "eth0", netip.MustParsePrefix("192.0.2.1/24")}, End{b, "eth0", netip.MustParsePrefix("192.0.2.2/24")})

@@ -83,7 +83,7 @@ func TestPartition(t *testing.T) {
 		load := func(name string, d time.Duration) {
 			for n := 0; d > 0; d, n = d-10*time.Millisecond, n+1 {
 				a.send(b, fmt.Sprint(name, n, strings.Repeat("x", 1200)))
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond) // fake time
 			}
 		}
 		r.internet.SetPath(sa.host, sb.host, simnet.Conditions{Down: true})
@@ -133,7 +133,7 @@ func TestKilledRelay(t *testing.T) {
 			}
 			a.send(b, fmt.Sprint("to b ", n))
 			a.send(c, fmt.Sprint("to c ", n))
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // fake time
 		}
 		settle()
 		if got := c.total(); got != 1+2*each {
@@ -152,7 +152,7 @@ func TestKilledRelay(t *testing.T) {
 		sb.start()
 		sb.link(sa.url())
 		sb.link(sc.url())
-		time.Sleep(2 * retryAfter)
+		time.Sleep(2 * retryAfter) // fake time
 		again := sb.connect()
 		exchange(t, a, again, "again")
 		exchange(t, c, again, "again")
@@ -190,14 +190,14 @@ func TestSlowRelay(t *testing.T) {
 		if st := l.Stats(); !st.Connected || st.Dropped[DropFull] == 0 || st.Forwarded != 200 {
 			t.Errorf("while the relay is stuck: %+v", st)
 		}
-		time.Sleep(writeLimit)
+		time.Sleep(writeLimit) // fake time
 		settle()
 		st := l.Stats()
 		checkLink(t, "stuck", st)
 		if st.Connected || st.Confirmed != 0 || st.Lost == 0 || !strings.Contains(st.LastError, "timeout") {
 			t.Errorf("after %v: %+v", writeLimit, st)
 		}
-		if time.Sleep(retryAfter); accepted() != 2 {
+		if time.Sleep(retryAfter); accepted() != 2 { // fake time
 			t.Errorf("%d connections after a while, want another one", accepted())
 		}
 	})
@@ -270,7 +270,7 @@ func TestSelf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newRegion(t).addRelay("a")
 		l := s.link(s.url())
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) // fake time
 		if st := l.Stats(); !st.Self || st.Connected || st.Connects != 0 || st.LastError != "" {
 			t.Errorf("%+v", st)
 		}
@@ -327,7 +327,7 @@ func TestWrongMeshKey(t *testing.T) {
 		l := sa.link(sb.url(), func(c *Config) {
 			c.MeshKey, c.Logger = key.NewMesh(), slog.New(slog.NewTextHandler(&logged, nil))
 		})
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		settle()
 		if st := l.Stats(); st.Connected || !strings.Contains(st.LastError, "same mesh key") || st.Peers != 0 {
 			t.Errorf("%+v", st)

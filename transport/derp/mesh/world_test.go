@@ -135,7 +135,7 @@ func join(sites ...*site) map[string]*Link {
 
 // settle gives messages time to arrive: simulated links take none.
 func settle() {
-	time.Sleep(time.Millisecond)
+	time.Sleep(time.Millisecond) // fake time
 	synctest.Wait()
 }
 

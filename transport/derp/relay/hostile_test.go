@@ -184,7 +184,7 @@ func TestSlowLoris(t *testing.T) {
 				if _, err := here.Write(drip[i : i+1]); err != nil {
 					return
 				}
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) // fake time
 			}
 		})
 		if err := <-ended; closeReason(err) != ClosedLoginTime || time.Since(start) != loginTimeout {

@@ -18,7 +18,7 @@ func TestIdleClient(t *testing.T) {
 		a, b := pipe(t, s, key.NewNode()), pipe(t, s, key.NewNode())
 		a.send(b.key, "busy")
 		b.expectPacket(a.key, "busy")
-		time.Sleep(2 * restTime)
+		time.Sleep(2 * restTime) // fake time
 		synctest.Wait()
 		for _, c := range s.clients() {
 			q := &c.queue
@@ -49,7 +49,7 @@ func TestSlowedDown(t *testing.T) {
 			}
 		}()
 		for range n {
-			time.Sleep(roomWait / DefaultQueueDepth / 2)
+			time.Sleep(roomWait / DefaultQueueDepth / 2) // fake time
 			b.expect(derp.FrameRecvPacket)
 		}
 		if st := s.Stats(); st.DroppedTotal() != 0 {

@@ -53,12 +53,12 @@ func TestRateLimit(t *testing.T) {
 		if n := s.Stats().Received.Total(); n != largestSend/1000 {
 			t.Errorf("%d packets at once, want the burst of %d", n, largestSend/1000)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // fake time
 		synctest.Wait()
 		if n := s.Stats().Received.Total(); n != largestSend/1000+10 {
 			t.Errorf("%d packets after 10 s, want 10 more", n)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		synctest.Wait()
 		st := s.Stats()
 		if st.Received.Total() != 100 || st.RateLimitWaits != 100-largestSend/1000 {

@@ -186,12 +186,12 @@ func TestMeshWriteDeadline(t *testing.T) {
 		s, w := meshed(t)
 		defer s.Close()
 		w.write(derp.AppendPing(nil, derp.FramePing, [8]byte{}))
-		time.Sleep(meshWriteTimeout - time.Nanosecond)
+		time.Sleep(meshWriteTimeout - time.Nanosecond) // fake time
 		synctest.Wait()
 		if n := s.Stats().Connections; n != 1 {
 			t.Error("disconnected before 30 s")
 		}
-		time.Sleep(time.Nanosecond)
+		time.Sleep(time.Nanosecond) // fake time
 		synctest.Wait()
 		if st := s.Stats(); st.Connections != 0 || st.WriteTimeouts() != 1 {
 			t.Errorf("stats %+v", st)

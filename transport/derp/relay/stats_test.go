@@ -78,7 +78,7 @@ func readSome(p *peer, much int) {
 			return
 		}
 		if much == 1 {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 	}
 }
@@ -177,7 +177,7 @@ func TestQueueTime(t *testing.T) {
 			a.send(b.key, "x")
 			synctest.Wait()
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		for range sampleEvery {
 			b.expectPacket(a.key, "x")
 		}
@@ -198,7 +198,7 @@ func TestHomeMoves(t *testing.T) {
 			a.write(derp.AppendNotePreferred(nil, home))
 		}
 		a.sync()
-		time.Sleep(moveAfter + 1)
+		time.Sleep(moveAfter + 1) // fake time
 		for _, home := range []bool{true, false, true} {
 			a.write(derp.AppendNotePreferred(nil, home))
 		}
@@ -247,7 +247,7 @@ func TestRTT(t *testing.T) {
 		s := New(key.NewNode(), Options{})
 		defer s.Close()
 		pipe(t, s, key.NewNode())
-		time.Sleep(3*rttEvery + 1)
+		time.Sleep(3*rttEvery + 1) // fake time
 		if got := s.Stats().RTT; got[rttNoTCP] != 1 {
 			t.Errorf("no TCP: %v", got)
 		}

@@ -55,13 +55,13 @@ func TestAcceptGoesOn(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() { ended <- web.serve(ctx) }()
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // fake time
 				if n := failing.calls.Load(); !c.ends && (n < 10 || n > 100) {
 					t.Errorf("%d attempts in a minute", n)
 				}
 				cancel()
 				web.web.Close()
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // fake time
 				switch err := <-ended; {
 				case c.ends && !errors.Is(err, c.why), !c.ends && err != nil:
 					t.Errorf("ended with %v", err)

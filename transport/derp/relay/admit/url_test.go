@@ -124,7 +124,7 @@ func TestURLUnasked(t *testing.T) {
 		"no TLS":  {"https://a/", func(context.Context) (net.Conn, error) { return answering("HTTP/1.1 200 OK\r\n\r\n"), nil }, 0},
 		"hung up": {"http://a/", func(context.Context) (net.Conn, error) { return answering(""), nil }, 0},
 		"dialing hangs": {"http://a/", func(context.Context) (net.Conn, error) {
-			time.Sleep(slowDial)
+			time.Sleep(slowDial) // fake time
 			return nil, errors.New("timed out")
 		}, 5 * time.Second},
 	} {
@@ -192,7 +192,7 @@ func TestURLLogBounded(t *testing.T) {
 		}
 		for range 300 {
 			wantErr(t, check(t.Context(), candidate(key.NewNode().Public())))
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // fake time
 		}
 		if n := strings.Count(logged.String(), "\n"); n < 10 || n > 14 {
 			t.Errorf("300 logins in 3 s logged %d lines", n)

@@ -143,11 +143,11 @@ func TestPublished(t *testing.T) {
 		z.set("a.example", "203.0.113.7")
 		z.unset("b.example")
 		z.set("c.example", "203.0.113.3")
-		time.Sleep(10*time.Minute - time.Second)
+		time.Sleep(10*time.Minute - time.Second) // fake time
 		if got := ask(t, s, somewhere, ""); !maps.EqualFunc(got, want, slices.Equal) {
 			t.Errorf("told %v before ten minutes have passed", got)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // fake time
 		synctest.Wait()
 		want = map[string][]string{"a.example": {"203.0.113.7"}, "c.example": {"203.0.113.3"}}
 		if got := ask(t, s, somewhere, ""); !maps.EqualFunc(got, want, slices.Equal) {
@@ -181,7 +181,7 @@ func TestSlowName(t *testing.T) {
 		z.hangs["b.example"] = true
 		s, stop := start(t, Config{Names: []string{"b.example", "a.example"}, Resolver: z})
 		defer stop()
-		time.Sleep(time.Minute + time.Second)
+		time.Sleep(time.Minute + time.Second) // fake time
 		synctest.Wait()
 		if got := names(ask(t, s, somewhere, "")); got != "a.example" {
 			t.Errorf("told %q", got)
@@ -189,7 +189,7 @@ func TestSlowName(t *testing.T) {
 		z.mu.Lock()
 		z.hangs["b.example"] = false
 		z.mu.Unlock()
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) // fake time
 		synctest.Wait()
 		if got := names(ask(t, s, somewhere, "")); got != "a.example b.example" {
 			t.Errorf("told %q when both resolve", got)
@@ -226,7 +226,7 @@ func TestShuffled(t *testing.T) {
 		orders := make(map[string]bool)
 		for range 4 {
 			orders[string(s.answers.Get().published)] = true
-			time.Sleep(10 * time.Minute)
+			time.Sleep(10 * time.Minute) // fake time
 			synctest.Wait()
 		}
 		if len(orders) < 2 {

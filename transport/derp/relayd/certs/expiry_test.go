@@ -49,7 +49,7 @@ func TestExpiryIsTold(t *testing.T) {
 		defer serve(t, m)()
 		end := m.current.Get().Leaf.NotAfter
 		until := func(at time.Time) (logged string, soon, expired int) {
-			time.Sleep(time.Until(at))
+			time.Sleep(time.Until(at)) // fake time
 			synctest.Wait()
 			logged = book.read()
 			return logged, strings.Count(logged, "expires soon"), strings.Count(logged, "has expired")
@@ -87,7 +87,7 @@ func TestACMEExpiryIsTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Until(cert.Leaf.NotAfter) - day)
+		time.Sleep(time.Until(cert.Leaf.NotAfter) - day) // fake time
 		h.current.Store(cert)
 		stop := serve(t, h)
 		synctest.Wait()
@@ -117,7 +117,7 @@ func TestACMEFailureIsTold(t *testing.T) {
 			if _, err := p.GetCertificate(hello(relayName)); err == nil {
 				t.Fatal("there is a certificate")
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 		logged := book.read()
 		if n := strings.Count(logged, "\n"); n < 2 || n > 4 || !strings.Contains(logged, "order refused") {

@@ -326,7 +326,7 @@ func TestIPLogs(t *testing.T) {
 		p, stop := a.startIP(t, c)
 		p.GetCertificate(helloAt("203.0.113.7", ""))
 		a.set(func() { a.refuse = false })
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		p.GetCertificate(helloAt("203.0.113.7", ""))
 		stop()
 		for _, want := range []string{"order refused", "retry_in=1m0s", "ip=203.0.113.7 expires="} {

@@ -29,12 +29,12 @@ func TestIPBackoff(t *testing.T) {
 			if n := a.count(); n != i+1 {
 				t.Fatalf("%d orders %v after the start, want %d", n, time.Since(start), i+1)
 			}
-			time.Sleep(wait*time.Minute - time.Second)
+			time.Sleep(wait*time.Minute - time.Second) // fake time
 			p.GetCertificate(helloAt("203.0.113.7", ""))
 			if n := a.count(); n != i+1 {
 				t.Fatalf("asked again less than %d minutes after failure %d", wait, i+1)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 		a.set(func() { a.refuse = false })
 		if err := connect(p, a, "203.0.113.7", "203.0.113.7"); err != nil {
@@ -51,11 +51,11 @@ func TestIPRenew(t *testing.T) {
 		p, stop := a.startIP(t, a.config(t.TempDir()))
 		defer stop()
 		first := expires(t, p, "203.0.113.7")
-		time.Sleep(time.Until(first.Add(-week / 3)))
+		time.Sleep(time.Until(first.Add(-week / 3))) // fake time
 		if n := a.count(); n != 1 {
 			t.Errorf("%d orders before the last third", n)
 		}
-		time.Sleep(time.Hour + time.Second)
+		time.Sleep(time.Hour + time.Second) // fake time
 		synctest.Wait()
 		if second := expires(t, p, "203.0.113.7"); a.count() != 2 || !second.After(first) {
 			t.Errorf("in the last third: %d orders, %v after %v", a.count(), second, first)
@@ -72,18 +72,18 @@ func TestIPRenewFails(t *testing.T) {
 		defer stop()
 		first := expires(t, p, "203.0.113.7")
 		a.set(func() { a.refuse = true })
-		time.Sleep(time.Until(first) - time.Second)
+		time.Sleep(time.Until(first) - time.Second) // fake time
 		if got := expires(t, p, "203.0.113.7"); !got.Equal(first) {
 			t.Errorf("before its end another is used: %v", got)
 		}
 		if n := a.count(); n < 40 || n > 50 { // hourly for two days
 			t.Errorf("%d orders", n)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // fake time
 		if _, err := p.GetCertificate(helloAt("203.0.113.7", "")); err == nil {
 			t.Error("an expired certificate is used")
 		}
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) // fake time
 		a.set(func() { a.refuse = false })
 		if err := connect(p, a, "203.0.113.7", "203.0.113.7"); err != nil {
 			t.Error(err)
@@ -106,7 +106,7 @@ func TestIPStaleFile(t *testing.T) {
 			}
 			write(t, filepath.Join(dir, "203.0.113.8"+suffix), string(b))
 		}
-		time.Sleep(time.Until(first.Add(-week/3 + time.Minute)))
+		time.Sleep(time.Until(first.Add(-week/3 + time.Minute))) // fake time
 		p, stop = a.startIP(t, a.config(dir))
 		defer stop()
 		if got := expires(t, p, "203.0.113.7"); !got.After(first) || a.count() != 2 {
@@ -130,7 +130,7 @@ func TestIPForgets(t *testing.T) {
 		if n := len(p.(*ipCerts).addrs.Get()); n != 1 {
 			t.Fatalf("%d addresses are known", n)
 		}
-		time.Sleep(renewCheck + time.Second)
+		time.Sleep(renewCheck + time.Second) // fake time
 		synctest.Wait()
 		if n := len(p.(*ipCerts).addrs.Get()); n != 0 || a.count() != 1 {
 			t.Errorf("%d addresses are known, %d orders", n, a.count())
