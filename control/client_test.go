@@ -589,6 +589,51 @@ func TestReports(t *testing.T) {
 	})
 }
 
+// A peer can only answer a node whose home region it knows: what is found right
+// after a login is told at once (CTL-57).
+func TestReportsOfALoginGoAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		tc.running()
+		for region := 1; region <= 2; region++ { // now, and as measured
+			tc.home.Store(region)
+			time.Sleep(2 * reportGather)
+			var last *MapRequest
+			for len(tc.reports) > 0 {
+				last = <-tc.reports
+			}
+			if last == nil || last.Hostinfo.NetInfo.PreferredDERP != region {
+				t.Errorf("home %d was not reported within %v of being found: %+v (CTL-57)", region, 2*reportGather, last)
+			}
+		}
+	})
+}
+
+func TestReportsOfAStormAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		tc.running()
+		time.Sleep(time.Second)
+		<-tc.reports
+		const storm = time.Second
+		for range int(storm / time.Millisecond) {
+			tc.home.Store(tc.home.Get() + 1)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if n, most := len(tc.reports), reportBurst+int(storm/reportEvery); n > most {
+			t.Errorf("%d reports of a change each millisecond, want at most %d (CTL-57)", n, most)
+		}
+		var last *MapRequest
+		for len(tc.reports) > 0 {
+			last = <-tc.reports
+		}
+		if last == nil || last.Hostinfo.NetInfo.PreferredDERP != tc.home.Get() {
+			t.Errorf("last report = %+v, want home %d", last, tc.home.Get())
+		}
+	})
+}
+
 func TestNetworkChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tc := start(t, nil)

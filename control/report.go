@@ -18,8 +18,15 @@ import (
 type report struct{ *Client }
 
 const (
-	// reportDelay lets changes that come together travel together (CTL-57).
-	reportDelay = 100 * time.Millisecond
+	// reportGather lets changes that come together travel together (CTL-57).
+	reportGather = 2 * time.Millisecond
+
+	// reportEvery is the time between reports in the long run; reportBurst of them
+	// may go before it counts. A login is such a burst: the node says that it is
+	// there, then its home region, then its endpoints, and until then no peer can
+	// answer it.
+	reportEvery = 100 * time.Millisecond
+	reportBurst = 3
 
 	// reportTimeout bounds one lite update: a server that is slower is asked
 	// again.
@@ -31,6 +38,7 @@ const (
 // way at most; the newest state wins.
 func (r *report) Serve(ctx context.Context) error {
 	var sent string
+	var pace pacer
 	var backoff actor.Backoff
 	for {
 		changed := r.changed()
@@ -41,13 +49,14 @@ func (r *report) Serve(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := actor.Sleep(ctx, reportDelay); err != nil {
+		if err := actor.Sleep(ctx, pace.wait(time.Now())); err != nil {
 			return err
 		}
 		l = r.login.Get()
 		if l.key.IsZero() {
 			continue
 		}
+		pace.note(time.Now())
 		now := r.fingerprint(l)
 		if err := r.update(ctx, l); err != nil {
 			r.log.Debug("report to the control server has failed", "err", err)
@@ -59,6 +68,24 @@ func (r *report) Serve(ctx context.Context) error {
 		sent = now
 		backoff.Reset()
 	}
+}
+
+// A pacer spaces reports: a burst goes at once, more wait.
+type pacer struct {
+	due time.Time // when the next would go if there were no bursts
+}
+
+// wait returns how long a report that is wanted now gathers changes.
+func (p *pacer) wait(now time.Time) time.Duration {
+	return max(reportGather, p.due.Add(-(reportBurst-1)*reportEvery).Sub(now))
+}
+
+// note counts a report that goes now.
+func (p *pacer) note(now time.Time) {
+	if p.due.Before(now) {
+		p.due = now
+	}
+	p.due = p.due.Add(reportEvery)
 }
 
 // update sends one lite update; its answer carries nothing.
