@@ -1,6 +1,7 @@
 package packetfilter
 
 import (
+	"math"
 	"net/netip"
 	"sync/atomic"
 
@@ -50,48 +51,77 @@ func (f *Filter) Caps(src, dst netip.Addr) netmap.CapMap { return f.rules.Load()
 // was translated (SVC-32). jailed says that its sender may not begin flows with
 // us. A drop is counted.
 func (f *Filter) In(h *packet.Header, pkt []byte, jailed bool, now int64) Reason {
-	r := f.judgeIn(h, pkt, jailed, now)
+	r := f.judgeIn(h, pkt, jailed, now).Reason
 	if r != Accepted {
 		f.in[r].Add(1)
 	}
 	return r
 }
 
-func (f *Filter) judgeIn(h *packet.Header, pkt []byte, jailed bool, now int64) Reason {
+// ExplainIn says what In would decide, and why. It counts nothing, and a flow
+// that it finds does not count as used.
+func (f *Filter) ExplainIn(h *packet.Header, pkt []byte, jailed bool) Verdict {
+	return f.judgeIn(h, pkt, jailed, math.MinInt64)
+}
+
+func (f *Filter) judgeIn(h *packet.Header, pkt []byte, jailed bool, now int64) Verdict {
 	r := f.rules.Load()
 	if r.nothing {
-		return NoNetmap
+		return dropped(NoNetmap)
 	}
-	if reason, done := common(h, len(pkt)); done {
-		return reason
+	if v, done := common(h, len(pkt)); done {
+		return v
+	}
+	if !r.local.contains(h.Dst.Addr()) {
+		return dropped(NotLocal)
+	}
+	if g := r.stateless(h, pkt); g != None {
+		return accepted(g)
+	}
+	if f.reply(h, jailed, now) {
+		return accepted(Reply)
+	}
+	if !jailed {
+		if v := r.permits(h); v.Reason == Accepted {
+			return v
+		}
 	}
 	switch {
-	case !r.local.contains(h.Dst.Addr()):
-		return NotLocal
-	case r.stateless(h, pkt), f.reply(h, jailed, now), !jailed && r.permits(h), r.toPeerAPI(h):
-		return Accepted
+	case r.toPeerAPI(h):
+		return accepted(PeerAPI)
 	case jailed || r.shield:
-		return ShieldsUp
+		return dropped(ShieldsUp)
 	}
-	return NoRule
+	return dropped(NoRule)
 }
 
 // Out judges an outbound packet of length bytes and notes its flow, before its
 // source is translated (SVC-24). jailed says that its destination belongs to a
 // jailed peer. A drop is counted.
 func (f *Filter) Out(h *packet.Header, length int, jailed bool, now int64) Reason {
-	reason, done := common(h, length)
+	r := judgeOut(h, length).Reason
 	switch {
-	case done:
-	case h.Proto == packet.TSMP:
-		reason = Reserved // applications never speak it; SVC-37
+	case r != Accepted:
+		f.out[r].Add(1)
 	case h.Proto == packet.UDP || h.Proto == packet.SCTP:
 		f.table(jailed).note(keyOf(h, h.Dst, h.Src), now)
 	}
-	if reason != Accepted {
-		f.out[reason].Add(1)
+	return r
+}
+
+// ExplainOut says what Out would decide of a packet of length bytes, and why. It
+// counts and notes nothing.
+func ExplainOut(h *packet.Header, length int) Verdict { return judgeOut(h, length) }
+
+// judgeOut is the same for all rules: there is no egress policy (SVC-22).
+func judgeOut(h *packet.Header, length int) Verdict {
+	if v, done := common(h, length); done {
+		return v
 	}
-	return reason
+	if h.Proto == packet.TSMP {
+		return dropped(Reserved) // applications never speak it; SVC-37
+	}
+	return accepted(Outbound)
 }
 
 func (f *Filter) table(jailed bool) *flowTable {
@@ -106,52 +136,52 @@ func (f *Filter) reply(h *packet.Header, jailed bool, now int64) bool {
 	return (h.Proto == packet.UDP || h.Proto == packet.SCTP) && f.table(jailed).seen(keyOf(h, h.Src, h.Dst), now)
 }
 
-var (
-	metadata = netip.AddrFrom4([4]byte{169, 254, 169, 254}) // of cloud providers
-)
+var metadata = netip.AddrFrom4([4]byte{169, 254, 169, 254}) // of cloud providers
 
 // common makes the checks of both directions; doc/protocol/node-services.md
 // section 3.3, in that order.
-func common(h *packet.Header, length int) (r Reason, done bool) {
+func common(h *packet.Header, length int) (v Verdict, done bool) {
 	dst := h.Dst.Addr()
 	switch {
 	case length == 0:
-		return Accepted, true
+		return accepted(Empty), true
 	case length < 20:
-		return TooShort, true
+		return dropped(TooShort), true
 	case h.Proto == packet.Unknown:
-		return UnknownProtocol, true
+		return dropped(UnknownProtocol), true
 	case dst.IsMulticast():
-		return Multicast, true
+		return dropped(Multicast), true
 	case dst.IsLinkLocalUnicast() && dst != metadata:
-		return LinkLocal, true
+		return dropped(LinkLocal), true
 	case h.Proto == packet.Fragment:
-		return Accepted, true
+		return accepted(LaterFragment), true
 	}
-	return Accepted, false
+	return Verdict{}, false
 }
 
-// stateless reports whether a packet passes without any rule: established TCP,
-// ICMP replies and errors, TSMP (SVC-19).
-func (r *Rules) stateless(h *packet.Header, pkt []byte) bool {
-	switch h.Proto {
-	case packet.TCP:
-		return !h.IsSYN()
-	case packet.TSMP:
-		return true
+// stateless returns why a packet passes without any rule: established TCP, ICMP
+// replies and errors, TSMP (SVC-19); None when it does not.
+func (r *Rules) stateless(h *packet.Header, pkt []byte) Grounds {
+	switch {
+	case h.Proto == packet.TCP && !h.IsSYN():
+		return Established
+	case h.Proto == packet.TSMP:
+		return Control
+	case h.IsEchoReply(pkt), h.IsICMPError(pkt):
+		return ICMPAnswer
 	}
-	return h.IsEchoReply(pkt) || h.IsICMPError(pkt)
+	return None
 }
 
-// permits reports whether a rule lets the packet begin a flow.
-func (r *Rules) permits(h *packet.Header) bool {
+// permits says whether a rule lets the packet begin a flow, and which.
+func (r *Rules) permits(h *packet.Header) Verdict {
 	if h.Version == 4 {
 		return r.m4.permits(h, packet.ICMPv4, to4(h.Src.Addr()), to4(h.Dst.Addr()))
 	}
 	return r.m6.permits(h, packet.ICMPv6, to6(h.Src.Addr()), to6(h.Dst.Addr()))
 }
 
-func (ms *matches[T]) permits(h *packet.Header, icmp packet.Proto, src, dst T) bool {
+func (ms *matches[T]) permits(h *packet.Header, icmp packet.Proto, src, dst T) Verdict {
 	switch h.Proto {
 	case packet.TCP, packet.UDP, packet.SCTP:
 		return ms.full(h.Proto, src, dst, h.Dst.Port())

@@ -1,173 +1,203 @@
 package packetfilter
 
 import (
-	"encoding/json"
-	"net/netip"
-
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
 )
 
-// A dst is a set of destinations: addresses and ports.
-type dst[T point[T]] struct {
+var allPorts = netmap.PortRange{First: 0, Last: 65535}
+
+// An opening is one destination of one rule.
+type opening[T point[T]] struct {
 	span[T]
-	ports netmap.PortRange
+	ports  netmap.PortRange
+	protos *protoSet
+	rule   int32 // index in Config.Rules
 }
 
-func (d *dst[T]) hasAddr(a T) bool { return !a.less(d.first) && !d.last.less(a) }
+func (o *opening[T]) hasAddr(a T) bool { return !a.less(o.first) && !o.last.less(a) }
 
-// A match is one rule, seen by one address family.
-type match[T point[T]] struct {
-	protos  protoSet
+func (o *opening[T]) hasPort(p uint16) bool { return p >= o.ports.First && p <= o.ports.Last }
+
+// A group is all rules with the same sources, seen by one address family.
+type group[T point[T]] struct {
 	srcs    spans[T]
 	capSrcs spans[T] // addresses of nodes that hold a capability named as source
-	dsts    []dst[T]
+	opens   []opening[T]
+
+	reach  index[T] // to openings: one for each destination, whatever its ports
+	protos protoSet // of any
+	byAddr bool     // lookup has the openings by address, not by port
+	lookup index[T]
 }
 
-func (m *match[T]) fromAny(src T) bool { return m.srcs.contains(src) || m.capSrcs.contains(src) }
+// finish makes what is looked up in.
+func (g *group[T]) finish() {
+	addrs, ports := make(map[span[T]]struct{}), make(map[uint16]struct{})
+	var reach []numbered[T]
+	for i := range g.opens {
+		o := &g.opens[i]
+		g.protos.addAll(o.protos)
+		ports[o.ports.First] = struct{}{}
+		if _, known := addrs[o.span]; !known {
+			addrs[o.span] = struct{}{}
+			reach = append(reach, numbered[T]{o.span, int32(i)})
+		}
+	}
+	g.reach = newIndex(reach)
+	g.byAddr = len(addrs) > len(ports)
+	g.lookup = newIndex(g.lookupSpans())
+}
+
+func (g *group[T]) lookupSpans() []numbered[T] {
+	list := make([]numbered[T], len(g.opens))
+	for i := range g.opens {
+		o := &g.opens[i]
+		list[i] = numbered[T]{o.span, int32(i)}
+		if !g.byAddr {
+			list[i].span = span[T]{o.first.port(o.ports.First), o.first.port(o.ports.Last)}
+		}
+	}
+	return list
+}
+
+// candidates returns a cursor over openings: all that contain both an address
+// and a port, and others.
+func (g *group[T]) candidates(to T, port uint16) cursor[T] {
+	if g.byAddr {
+		return g.lookup.containing(to)
+	}
+	return g.lookup.containing(to.port(port))
+}
+
+// permits returns the rule that opens a port of an address; -1 for none.
+func (g *group[T]) permits(p packet.Proto, to T, port uint16) int32 {
+	if !g.protos.has(p) {
+		return -1
+	}
+	c := g.candidates(to, port)
+	for i, ok := c.next(); ok; i, ok = c.next() {
+		if o := &g.opens[i]; o.hasAddr(to) && o.hasPort(port) && o.protos.has(p) {
+			return o.rule
+		}
+	}
+	return -1
+}
+
+// permitsAll returns the rule that opens every port of an address.
+func (g *group[T]) permitsAll(p packet.Proto, to T) int32 {
+	if !g.protos.has(p) {
+		return -1
+	}
+	c := g.candidates(to, 0)
+	for i, ok := c.next(); ok; i, ok = c.next() {
+		if o := &g.opens[i]; o.ports == allPorts && o.hasAddr(to) && o.protos.has(p) {
+			return o.rule
+		}
+	}
+	return -1
+}
+
+// permitsAny returns the rule that opens any port of an address.
+func (g *group[T]) permitsAny(to T) int32 {
+	c := g.reach.containing(to)
+	if i, ok := c.next(); ok {
+		return g.opens[i].rule
+	}
+	return -1
+}
 
 // Matches are all rules of one address family.
 type matches[T point[T]] struct {
-	list   []match[T]
-	anyCap spans[T] // capSrcs of all rules
+	groups    []group[T]
+	bySource  index[T] // to groups, by srcs
+	byCapable index[T] // to groups, by capSrcs
+	anyCap    spans[T] // capSrcs of all rules
 }
 
-// add takes m over, without destinations that are not local and so are refused
-// before any rule is asked. A match without sources or destinations permits
-// nothing and is left out (SVC-13).
-func (ms *matches[T]) add(m match[T], local spans[T]) {
-	if len(m.srcs) == 0 && len(m.capSrcs) == 0 || len(m.dsts) == 0 {
+// A side is one address family's part of a rule.
+type side[T point[T]] struct {
+	srcs, capSrcs spans[T]
+	opens         []opening[T]
+}
+
+// add adds a rule to the group at *at, or to a new one, without destinations
+// that are not local and so are refused before any rule is asked. One without
+// sources or destinations permits nothing and is left out (SVC-13).
+func (ms *matches[T]) add(s *side[T], local spans[T], at *int) {
+	if len(s.srcs) == 0 && len(s.capSrcs) == 0 || len(s.opens) == 0 {
 		return
 	}
-	ms.anyCap = append(ms.anyCap, m.capSrcs...)
-	kept := m.dsts[:0:0]
-	for _, d := range m.dsts {
-		if local.overlaps(spans[T]{d.span}) {
-			kept = append(kept, d)
+	ms.anyCap = append(ms.anyCap, s.capSrcs...)
+	for _, o := range s.opens {
+		if !local.overlaps(spans[T]{o.span}) {
+			continue
 		}
+		if *at < 0 {
+			*at = len(ms.groups)
+			ms.groups = append(ms.groups, group[T]{srcs: s.srcs, capSrcs: s.capSrcs})
+		}
+		ms.groups[*at].opens = append(ms.groups[*at].opens, o)
 	}
-	if m.dsts = kept; len(kept) > 0 {
-		ms.list = append(ms.list, m)
+}
+
+// finish makes what is looked up in, after the last add.
+func (ms *matches[T]) finish() {
+	ms.anyCap = ms.anyCap.normalised()
+	var bySource, byCapable []numbered[T]
+	for i := range ms.groups {
+		g := &ms.groups[i]
+		g.finish()
+		bySource = appendNumbered(bySource, g.srcs, i)
+		byCapable = appendNumbered(byCapable, g.capSrcs, i)
 	}
+	ms.bySource, ms.byCapable = newIndex(bySource), newIndex(byCapable)
+}
+
+func appendNumbered[T point[T]](list []numbered[T], s spans[T], number int) []numbered[T] {
+	for _, x := range s {
+		list = append(list, numbered[T]{x, int32(number)})
+	}
+	return list
 }
 
 // full is the full match of SVC-19: protocol, source, and destination address
 // and port.
-func (ms *matches[T]) full(p packet.Proto, src, to T, port uint16) bool {
-	for i := range ms.list {
-		m := &ms.list[i]
-		if !m.protos.has(p) {
-			continue
-		}
-		for j := range m.dsts {
-			d := &m.dsts[j]
-			if port >= d.ports.First && port <= d.ports.Last && d.hasAddr(to) {
-				if m.fromAny(src) {
-					return true
-				}
-				break
+func (ms *matches[T]) full(p packet.Proto, src, to T, port uint16) Verdict {
+	for _, x := range [...]*index[T]{&ms.bySource, &ms.byCapable} {
+		c := x.containing(src)
+		for i, ok := c.next(); ok; i, ok = c.next() {
+			if rule := ms.groups[i].permits(p, to, port); rule >= 0 {
+				return byRule(rule)
 			}
 		}
 	}
-	return false
+	return dropped(NoRule)
 }
 
 // echo is the ICMP row of the table: protocols and ports are not looked at, and
 // a source known by a capability may reach any destination.
-func (ms *matches[T]) echo(src, to T) bool {
-	for i := range ms.list {
-		m := &ms.list[i]
-		if m.reaches(to) && m.srcs.contains(src) {
-			return true
+func (ms *matches[T]) echo(src, to T) Verdict {
+	c := ms.bySource.containing(src)
+	for i, ok := c.next(); ok; i, ok = c.next() {
+		if rule := ms.groups[i].permitsAny(to); rule >= 0 {
+			return byRule(rule)
 		}
 	}
-	return ms.anyCap.contains(src)
-}
-
-func (m *match[T]) reaches(to T) bool {
-	for j := range m.dsts {
-		if m.dsts[j].hasAddr(to) {
-			return true
-		}
+	if ms.anyCap.contains(src) {
+		return accepted(Capability)
 	}
-	return false
+	return dropped(NoRule)
 }
 
 // other is the row of protocols without ports: the rule must name the protocol
 // and open all ports, and capabilities do not count.
-func (ms *matches[T]) other(p packet.Proto, src, to T) bool {
-	for i := range ms.list {
-		m := &ms.list[i]
-		if m.protos.has(p) && m.opens(to) && m.srcs.contains(src) {
-			return true
+func (ms *matches[T]) other(p packet.Proto, src, to T) Verdict {
+	c := ms.bySource.containing(src)
+	for i, ok := c.next(); ok; i, ok = c.next() {
+		if rule := ms.groups[i].permitsAll(p, to); rule >= 0 {
+			return byRule(rule)
 		}
 	}
-	return false
-}
-
-// opens reports whether every port of an address is a destination.
-func (m *match[T]) opens(to T) bool {
-	for j := range m.dsts {
-		if d := &m.dsts[j]; d.ports == (netmap.PortRange{First: 0, Last: 65535}) && d.hasAddr(to) {
-			return true
-		}
-	}
-	return false
-}
-
-// Grants are the capabilities that one rule grants.
-type grants struct {
-	from source
-	to   []netmap.CapGrant
-}
-
-func (g *grants) grantedTo(src netip.Addr) bool {
-	return g.from.addrs.contains(src) || g.from.byCap.contains(src)
-}
-
-// capIngress is the one capability that a peer exempt from tailnet lock can
-// have: to pass on connections from the Internet (SVC-16, SVC-108).
-const capIngress = "https://tailscale.com/cap/ingress"
-
-// Caps returns the capabilities that src has towards dst, by name: the union
-// over all grants whose sources contain src and whose destinations contain dst,
-// values in the order of the rules (SVC-118). It is nil when there are none. The
-// values must not be changed.
-func (r *Rules) Caps(src, dst netip.Addr) netmap.CapMap {
-	var caps netmap.CapMap
-	add := func(name string, values []json.RawMessage) {
-		if caps == nil {
-			caps = make(netmap.CapMap)
-		}
-		old := caps[name]
-		caps[name] = append(old[:len(old):len(old)], values...)
-	}
-	exempt := r.exempt.contains(src)
-	for i := range r.grants {
-		if g := &r.grants[i]; g.grantedTo(src) {
-			g.each(dst, func(name string, values []json.RawMessage) {
-				if !exempt || name == capIngress {
-					add(name, values)
-				}
-			})
-		}
-	}
-	return caps
-}
-
-// each calls f for every capability granted towards dst (SVC-14).
-func (g *grants) each(dst netip.Addr, f func(name string, values []json.RawMessage)) {
-	for _, grant := range g.to {
-		for _, p := range grant.Dsts {
-			if !p.Contains(dst) {
-				continue
-			}
-			for _, name := range grant.Caps {
-				f(name, nil)
-			}
-			for name, values := range grant.CapMap {
-				f(name, values)
-			}
-		}
-	}
+	return dropped(NoRule)
 }

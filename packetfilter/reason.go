@@ -35,3 +35,19 @@ func (r Reason) String() string {
 	}
 	return "acl"
 }
+
+var reasonText = [...]string{
+	Accepted:        "nothing is wrong with it",
+	TooShort:        "shorter than an IP header",
+	UnknownProtocol: "not well-formed IP",
+	Multicast:       "its destination is multicast",
+	LinkLocal:       "its destination is link-local",
+	NoNetmap:        "nothing passes at all: there is no network map yet, or its rules are void",
+	NotLocal:        "its destination is neither this node nor routed through it",
+	NoRule:          "no rule permits it",
+	ShieldsUp:       "new flows are not taken, from this peer or from anybody",
+	Reserved:        "applications may not send this protocol",
+}
+
+// Explain says the reason for people.
+func (r Reason) Explain() string { return reasonText[r] }

@@ -39,7 +39,7 @@ type Rules struct {
 
 	m4     matches[v4]
 	m6     matches[v6]
-	grants []grants
+	grants grants
 	exempt set  // addresses of peers exempt from tailnet lock
 	byCap  bool // a source is named by a capability
 }
@@ -51,13 +51,16 @@ func Nothing() *Rules { return &Rules{nothing: true} }
 type compiler struct {
 	rules    *Rules
 	caps     map[string]set // addresses of the nodes that hold a capability
-	sources  map[string]source
+	sources  map[string]*source
 	problems []error
 	dropped  int // problems beyond maxProblems
 }
 
-// A source is the source side of a rule.
-type source struct{ addrs, byCap set }
+// A source is the source side of a rule, and of all others that have the same.
+type source struct {
+	addrs, byCap   set
+	group4, group6 int // of its rules; -1 before the first
+}
 
 // Compile makes Rules from c. Malformed entries are skipped and reported, each
 // with its place in the rules; everything else stays in force (SVC-12). Rules of
@@ -70,7 +73,7 @@ func Compile(c Config) (*Rules, []error) {
 	if i := slices.IndexFunc(c.Rules, obsolete); i >= 0 {
 		return r, []error{fmt.Errorf("packetfilter: rule %d uses the obsolete SrcBits or Bits: the whole filter is void and nothing new is let in", i)}
 	}
-	b := &compiler{rules: r, caps: capOwners(c), sources: make(map[string]source)}
+	b := &compiler{rules: r, caps: capOwners(c), sources: make(map[string]*source)}
 	r.byCap = b.caps != nil
 	unsafe := false
 	for i := range c.Rules {
@@ -155,9 +158,7 @@ func (b *compiler) problem(format string, args ...any) {
 // that tailnet lock exempts (SVC-16).
 func (b *compiler) add(i int, r *netmap.FilterRule) (unsafe bool) {
 	src := b.source(i, r.SrcIPs)
-	if len(r.CapGrant) > 0 {
-		b.rules.grants = append(b.rules.grants, grants{src, r.CapGrant})
-	}
+	b.rules.grants.add(&src.addrs, r.CapGrant)
 	if len(r.DstPorts) == 0 {
 		return false
 	}
@@ -168,45 +169,54 @@ func (b *compiler) add(i int, r *netmap.FilterRule) (unsafe bool) {
 	if !ok {
 		return false
 	}
-	one4 := match[v4]{protos: protos, srcs: src.addrs.v4, capSrcs: src.byCap.v4}
-	one6 := match[v6]{protos: protos, srcs: src.addrs.v6, capSrcs: src.byCap.v6}
+	one4 := side[v4]{srcs: src.addrs.v4, capSrcs: src.byCap.v4}
+	one6 := side[v6]{srcs: src.addrs.v6, capSrcs: src.byCap.v6}
 	for j, d := range r.DstPorts {
-		b.addDst(i, j, d, &one4, &one6)
+		s, ok := b.destination(i, j, d)
+		if !ok {
+			continue
+		}
+		one4.opens = appendOpenings(one4.opens, s.v4, opening[v4]{ports: d.Ports, protos: protos, rule: int32(i)})
+		one6.opens = appendOpenings(one6.opens, s.v6, opening[v6]{ports: d.Ports, protos: protos, rule: int32(i)})
 	}
-	b.rules.m4.add(one4, b.rules.local.v4)
-	b.rules.m6.add(one6, b.rules.local.v6)
+	b.rules.m4.add(&one4, b.rules.local.v4, &src.group4)
+	b.rules.m6.add(&one6, b.rules.local.v6, &src.group6)
 	return false
 }
 
-func (b *compiler) addDst(i, j int, d netmap.NetPortRange, one4 *match[v4], one6 *match[v6]) {
+// destination parses the j-th destination of the i-th rule.
+func (b *compiler) destination(i, j int, d netmap.NetPortRange) (s set, ok bool) {
 	s, err := parseSet(d.IP)
 	switch {
 	case strings.HasPrefix(d.IP, capPrefix):
 		b.problem("rule %d, destination %d: %q is allowed in sources only", i, j, d.IP)
-		return
 	case err != nil:
 		b.problem("rule %d, destination %d: %w", i, j, err)
-		return
 	case d.Ports.First > d.Ports.Last:
 		b.problem("rule %d, destination %d: port range %d-%d ends before it begins", i, j, d.Ports.First, d.Ports.Last)
-		return
+	default:
+		return s, true
 	}
-	for _, x := range s.v4 {
-		one4.dsts = append(one4.dsts, dst[v4]{x, d.Ports})
+	return set{}, false
+}
+
+// appendOpenings appends one opening like o for each span.
+func appendOpenings[T point[T]](list []opening[T], to spans[T], o opening[T]) []opening[T] {
+	for _, x := range to {
+		o.span = x
+		list = append(list, o)
 	}
-	for _, x := range s.v6 {
-		one6.dsts = append(one6.dsts, dst[v6]{x, d.Ports})
-	}
+	return list
 }
 
 // source parses a list of sources. Rules often repeat one list of many
 // addresses; they then share the result.
-func (b *compiler) source(i int, list []string) source {
+func (b *compiler) source(i int, list []string) *source {
 	name := strings.Join(list, ",")
 	if s, ok := b.sources[name]; ok {
 		return s
 	}
-	var s source
+	s := &source{group4: -1, group6: -1}
 	for j, text := range list {
 		if name, ok := strings.CutPrefix(text, capPrefix); ok {
 			s.byCap.add(b.caps[name])
@@ -225,13 +235,14 @@ func (b *compiler) source(i int, list []string) source {
 	return s
 }
 
-// finish joins the capability sources of all rules of a family.
+// finish makes the rules ready for use.
 func (b *compiler) finish() {
-	b.rules.m4.anyCap = b.rules.m4.anyCap.normalised()
-	b.rules.m6.anyCap = b.rules.m6.anyCap.normalised()
+	b.rules.grants.finish()
 	if b.rules.shield {
 		b.rules.m4, b.rules.m6 = matches[v4]{}, matches[v6]{}
 	}
+	b.rules.m4.finish()
+	b.rules.m6.finish()
 }
 
 // A protoSet has one bit for each IP protocol.
@@ -240,15 +251,30 @@ type protoSet [4]uint64
 func (s *protoSet) add(p packet.Proto)      { s[p>>6] |= 1 << (p & 63) }
 func (s *protoSet) has(p packet.Proto) bool { return s[p>>6]>>(p&63)&1 != 0 }
 
+func (s *protoSet) addAll(o *protoSet) {
+	for i := range s {
+		s[i] |= o[i]
+	}
+}
+
+// defaultProtos are those of a rule that lists none (SVC-10).
+var defaultProtos = protoSetOf(packet.TCP, packet.UDP, packet.ICMPv4, packet.ICMPv6)
+
+func protoSetOf(list ...packet.Proto) *protoSet {
+	s := new(protoSet)
+	for _, p := range list {
+		s.add(p)
+	}
+	return s
+}
+
 // protocols returns the protocols of a rule; ok is false when a list was given
 // and nothing in it is a protocol (SVC-10).
-func protocols(list []int) (s protoSet, ok bool) {
+func protocols(list []int) (s *protoSet, ok bool) {
 	if len(list) == 0 {
-		for _, p := range []packet.Proto{packet.TCP, packet.UDP, packet.ICMPv4, packet.ICMPv6} {
-			s.add(p)
-		}
-		return s, true
+		return defaultProtos, true
 	}
+	s = new(protoSet)
 	for _, p := range list {
 		if p >= 0 && p <= 255 {
 			s.add(packet.Proto(p))

@@ -88,8 +88,8 @@ func TestProblemsAreBounded(t *testing.T) {
 // different families permits nothing.
 func TestFamilies(t *testing.T) {
 	f, _ := compile(t, `[{"SrcIPs": ["100.64.0.1"], "DstPorts": [{"IP": "`+me6+`", "Ports": {"First": 0, "Last": 65535}}]}]`)
-	if r := f.Rules(); len(r.m4.list) != 0 || len(r.m6.list) != 0 {
-		t.Errorf("matches %v, %v", r.m4.list, r.m6.list)
+	if r := f.Rules(); len(r.m4.groups) != 0 || len(r.m6.groups) != 0 {
+		t.Errorf("matches %v, %v", r.m4.groups, r.m6.groups)
 	}
 }
 
@@ -325,7 +325,7 @@ func compareVerdicts(t *testing.T, r *Rules, ref *reference, p packet.Proto, src
 	if dst.Addr().Is6() {
 		h.Version = 6
 	}
-	if got, want := r.permits(&h), ref.permits(p, src, dst); got != want {
+	if got, want := r.permits(&h).Reason == Accepted, ref.permits(p, src, dst); got != want {
 		t.Errorf("protocol %d from %v to %v: %v, want %v", p, src, dst, got, want)
 	}
 }

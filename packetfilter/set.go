@@ -12,10 +12,15 @@ import (
 
 // A point is an address of one family as a number.
 type point[T any] interface {
+	comparable
 	less(T) bool
 	follows(T) bool // it is the other plus one
 	next() T        // plus one; the last one has none
 	prev() T        // minus one; the first one has none
+
+	// port returns the number p as a point, so that ports are indexed as
+	// addresses are.
+	port(p uint16) T
 }
 
 // A v4 is an IPv4 address.
@@ -25,6 +30,7 @@ func (a v4) less(b v4) bool    { return a < b }
 func (a v4) follows(b v4) bool { return a != 0 && a-1 == b }
 func (a v4) next() v4          { return a + 1 }
 func (a v4) prev() v4          { return a - 1 }
+func (v4) port(p uint16) v4    { return v4(p) }
 
 // A v6 is an IPv6 address.
 type v6 struct{ hi, lo uint64 }
@@ -46,6 +52,8 @@ func (a v6) prev() v6 {
 	a.lo--
 	return a
 }
+
+func (v6) port(p uint16) v6 { return v6{lo: uint64(p)} }
 
 func to4(a netip.Addr) v4 {
 	b := a.As4()
