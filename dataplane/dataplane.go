@@ -21,7 +21,8 @@ import (
 // DefaultMTU is the inner MTU of a tailnet in bytes (SVC-38).
 const DefaultMTU = 1280
 
-// A Link is the netstack's side of the overlay (WG-59).
+// A Link is the netstack's side of the overlay (WG-59). If there are several,
+// packets to one address go by the same, so that their order holds.
 type Link interface {
 	// Attach says that a drain loop runs; while none does, a write to the link
 	// never waits (WG-83). detach ends it.
@@ -58,8 +59,8 @@ type Config struct {
 	Private key.NodePrivate
 	MTU     int // inner MTU in bytes; 0 means DefaultMTU
 
-	Link        Link
-	NewDelivery func() Delivery // of the same link; called once for each receiver
+	Links       []Link          // an outbound loop drains each (WG-78)
+	NewDelivery func() Delivery // of the same stack; called once for each receiver
 	Underlay    transport.Underlay
 
 	Netmap *actor.Cell[*netmap.Netmap] // nil value: nothing passes yet
@@ -162,7 +163,7 @@ func (c *Config) complete() error {
 	switch {
 	case c.Private.IsZero():
 		return errors.New("dataplane: no private node key")
-	case c.Link == nil || c.NewDelivery == nil:
+	case len(c.Links) == 0 || c.NewDelivery == nil:
 		return errors.New("dataplane: no link to a stack")
 	case c.Underlay == nil:
 		return errors.New("dataplane: no underlay")
@@ -188,7 +189,7 @@ type Service interface {
 }
 
 // Services returns the actors of the pipeline: the tunnel's engine, the keeper
-// of peers and routes, and the outbound loop. Each may fail and be started again
+// of peers and routes, and the outbound loops. Each may fail and be started again
 // alone; flows, sessions and routes outlive that.
 func (d *Dataplane) Services() []Service {
 	return []Service{tunnelService{d.engine}, &peersService{d}, &outboundService{d}}

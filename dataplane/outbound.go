@@ -14,20 +14,22 @@ import (
 // super-packet counts as one and becomes up to 64 datagrams.
 const outboundBatch = 32
 
-// An outboundService drains the link: filter, route, seal, send, on one
-// goroutine.
+// An outboundService drains the links: filter, route, seal, send, on one
+// goroutine for each (WG-74, WG-78).
 type outboundService struct{ d *Dataplane }
 
 func (*outboundService) String() string { return "dataplane.outbound" }
 
-// Serve drains the link until ctx ends. What it knows is made anew on each call;
-// flows and sessions are the filter's and the tunnel's.
+// Serve drains the links until ctx ends. What it knows is made anew on each
+// call; flows and sessions are the filter's and the tunnel's.
 func (s *outboundService) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		g.Go(s.d.runErrands)
-		detach := s.d.config.Link.Attach()
-		defer detach()
-		return newOutbound(s.d).loop(ctx)
+		links := s.d.config.Links
+		for _, l := range links[1:] {
+			g.Go(newOutbound(s.d, l).loop)
+		}
+		return newOutbound(s.d, links[0]).loop(ctx)
 	})
 }
 
@@ -38,14 +40,15 @@ func (d *Dataplane) runErrands(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case pkt := <-d.errands:
-			d.config.Link.Inject(pkt)
+			d.config.Links[0].Inject(pkt)
 		}
 	}
 }
 
-// An outbound is the state of the loop.
+// An outbound is the state of the loop that drains one link.
 type outbound struct {
 	d      *Dataplane
+	link   Link
 	sealer *wireguard.Sealer
 	sender sender
 	peer   *peer // that the run being sealed goes to
@@ -61,13 +64,15 @@ type outbound struct {
 	run    [outboundBatch]packet.Outbound
 }
 
-func newOutbound(d *Dataplane) *outbound {
-	o := &outbound{d: d, sender: sender{d: d}}
+func newOutbound(d *Dataplane, l Link) *outbound {
+	o := &outbound{d: d, link: l, sender: sender{d: d}}
 	o.sealer = d.engine.NewSealer(o.send)
 	return o
 }
 
 func (o *outbound) loop(ctx context.Context) error {
+	detach := o.link.Attach()
+	defer detach()
 	for {
 		if o.drain() > 0 {
 			// Under load the link is never empty: look at the rest in passing.
@@ -85,18 +90,18 @@ func (o *outbound) loop(ctx context.Context) error {
 			return ctx.Err()
 		case a := <-o.d.answers:
 			o.answer(&a)
-		case <-o.d.config.Link.Ready():
+		case <-o.link.Ready():
 		}
 	}
 }
 
 // drain sends one batch of the link and returns how many packets it had.
 func (o *outbound) drain() int {
-	n := o.d.config.Link.Next(o.batch[:])
+	n := o.link.Next(o.batch[:])
 	if n == 0 {
 		return 0
 	}
-	defer o.d.config.Link.Done(n)
+	defer o.link.Done(n)
 	o.process(o.batch[:n])
 	return n
 }

@@ -238,7 +238,7 @@ func testNodes(t testing.TB, edit func(i int, c *Config)) (nodes [2]*testNode, s
 			netmap: actor.NewCell[*netmap.Netmap](nil), policy: actor.NewCell(&Policy{PeerAPI4: 4000, PeerAPI6: 6000}),
 		}
 		c := Config{
-			Private: private[i], Link: n.cable, NewDelivery: func() Delivery { return &cableEnd{c: n.cable} }, Underlay: n, Netmap: n.netmap, Policy: n.policy,
+			Private: private[i], Links: []Link{n.cable}, NewDelivery: func() Delivery { return &cableEnd{c: n.cable} }, Underlay: n, Netmap: n.netmap, Policy: n.policy,
 			Disco: key.DiscoPublicFromRaw([32]byte{0xd0, byte(i + 1)}),
 			Hooks: Hooks{
 				Rejected: func(r packet.Reject) { n.note("rejected %v to %v: %v", r.Src, r.Dst, r.Reason) },

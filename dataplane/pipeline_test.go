@@ -282,14 +282,14 @@ func TestPeerRemoved(t *testing.T) {
 
 func TestConfigErrors(t *testing.T) {
 	good := Config{
-		Private: key.NewNode(), Link: newCable(), NewDelivery: func() Delivery { return nil }, Underlay: new(recorder),
+		Private: key.NewNode(), Links: []Link{newCable()}, NewDelivery: func() Delivery { return nil }, Underlay: new(recorder),
 	}
 	for _, tt := range []struct {
 		edit func(*Config)
 		want string
 	}{
 		{func(c *Config) { c.Private = key.NodePrivate{} }, "dataplane: no private node key"},
-		{func(c *Config) { c.Link = nil }, "dataplane: no link to a stack"},
+		{func(c *Config) { c.Links = nil }, "dataplane: no link to a stack"},
 		{func(c *Config) { c.NewDelivery = nil }, "dataplane: no link to a stack"},
 		{func(c *Config) { c.Underlay = nil }, "dataplane: no underlay"},
 		{func(c *Config) {}, "dataplane: no network map cell"},

@@ -57,7 +57,7 @@ func TestPacketPathAllocatesNothing(t *testing.T) {
 		do     func()
 	}{
 		{"push, Next and Done", 0, func() {
-			s.link.push(tcp)
+			s.Link().push(tcp)
 			s.Link().Done(s.Link().Next(out))
 		}},
 		{"Reserve, Commit, Flush and ReadFromUDPAddrPort", 0, func() {
@@ -107,7 +107,7 @@ func inUse() int {
 }
 
 func BenchmarkNextDone(b *testing.B) {
-	l := newLink(DefaultMTU)
+	l := newLink(newNIC(DefaultMTU))
 	defer l.close()
 	p := fakePacket(b, 50<<10)
 	out := make([]packet.Outbound, 32)

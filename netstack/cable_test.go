@@ -38,6 +38,9 @@ func newStackOf(t testing.TB, c Config, addrs ...netip.Addr) *Stack {
 	return s
 }
 
+// Link returns the one link of a stack.
+func (s *Stack) Link() *Link { return s.links[0] }
+
 // pair returns two stacks joined by a cable.
 func pair(t testing.TB) (a, b *Stack) {
 	a, b = newStack(t, a4, a6), newStack(t, b4, b6)

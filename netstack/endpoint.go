@@ -6,8 +6,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// An endpoint is the link as gVisor sees it.
-type endpoint struct{ link *Link }
+// An endpoint is the links of a stack as gVisor sees them: one interface.
+type endpoint struct {
+	*nic
+	links []*Link
+}
 
 var (
 	_ stack.LinkEndpoint = (*endpoint)(nil)
@@ -18,7 +21,7 @@ var (
 // as sent, so it is a lost packet; only waiting stops TCP (WG-83).
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (n int, err tcpip.Error) {
 	for _, p := range pkts.AsSlice() {
-		if err := e.link.push(p); err != nil {
+		if err := e.links[spread(p, len(e.links))].push(p); err != nil {
 			return n, err
 		}
 		n++
@@ -29,17 +32,17 @@ func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (n int, err tcpip.E
 // Attach implements stack.NetworkLinkEndpoint; nil detaches.
 func (e *endpoint) Attach(d stack.NetworkDispatcher) {
 	if d == nil {
-		e.link.dispatcher.Store(nil)
+		e.dispatcher.Store(nil)
 		return
 	}
-	e.link.dispatcher.Store(&d)
+	e.dispatcher.Store(&d)
 }
 
 // IsAttached implements stack.NetworkLinkEndpoint.
-func (e *endpoint) IsAttached() bool { return e.link.dispatcher.Load() != nil }
+func (e *endpoint) IsAttached() bool { return e.dispatcher.Load() != nil }
 
 // MTU implements stack.NetworkLinkEndpoint.
-func (e *endpoint) MTU() uint32 { return e.link.mtu }
+func (e *endpoint) MTU() uint32 { return e.mtu }
 
 // SetMTU implements stack.NetworkLinkEndpoint; the MTU of a tailnet is fixed.
 func (e *endpoint) SetMTU(uint32) {}
@@ -62,7 +65,7 @@ func (e *endpoint) Capabilities() stack.LinkEndpointCapabilities {
 }
 
 // GSOMaxSize implements stack.GSOEndpoint.
-func (e *endpoint) GSOMaxSize() uint32 { return e.link.gsoMax }
+func (e *endpoint) GSOMaxSize() uint32 { return e.gsoMax }
 
 // SupportedGSO implements stack.GSOEndpoint: TCP hands out super-packets.
 func (e *endpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
@@ -80,7 +83,7 @@ func (e *endpoint) AddHeader(*stack.PacketBuffer) {}
 func (e *endpoint) ParseHeader(*stack.PacketBuffer) bool { return true }
 
 // Close implements stack.NetworkLinkEndpoint.
-func (e *endpoint) Close() { e.link.close() }
+func (e *endpoint) Close() { closeLinks(e.links) }
 
 // SetOnCloseAction implements stack.NetworkLinkEndpoint.
 func (e *endpoint) SetOnCloseAction(func()) {}

@@ -201,13 +201,13 @@ func TestGuardWaitingWriteHoldsNobodyElseUp(t *testing.T) {
 	filled := make(chan struct{})
 	go func() {
 		defer close(filled)
-		for a.link.push(filler) == nil {
+		for a.Link().push(filler) == nil {
 		}
 	}()
-	eventually(t, func() bool { return waiting(a.link) == 1 })
+	eventually(t, func() bool { return waiting(a.Link()) == 1 })
 	wrote := make(chan error, 1)
 	go func() { _, err := conn.Write([]byte("waits")); wrote <- err }()
-	eventually(t, func() bool { return waiting(a.link) == 2 })
+	eventually(t, func() bool { return waiting(a.Link()) == 2 })
 	local, remote := conn.local.AddrPort(), conn.remote.AddrPort()
 	passed := make(chan struct{})
 	go func() {
@@ -226,7 +226,7 @@ func TestGuardWaitingWriteHoldsNobodyElseUp(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("a waiting write holds up others")
 	}
-	if n := waiting(a.link); n != 2 {
+	if n := waiting(a.Link()); n != 2 {
 		t.Errorf("%d writes wait, want 2", n)
 	}
 	detach()

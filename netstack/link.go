@@ -22,13 +22,11 @@ const (
 	queueReserve = queueLimit / 4
 )
 
-// A Link is the queue between the stack and the outbound loop, and the way in
-// for inbound packets (WG-59).
+// A Link is a queue between the stack and an outbound loop, and the way in for
+// inbound packets (WG-59). A stack has one link for each outbound loop.
 type Link struct {
-	mtu        uint32
-	gsoMax     uint32
-	dispatcher atomic.Pointer[stack.NetworkDispatcher]
-	ready      chan struct{} // holds one: there may be packets
+	*nic
+	ready chan struct{} // holds one: there may be packets
 
 	mu      sync.Mutex
 	queue   ring
@@ -41,24 +39,12 @@ type Link struct {
 	taken []*stack.PacketBuffer // handed out by Next; the drain loop's own
 	views slicer                // the drain loop's own
 	drops atomic.Uint64
-
-	windows closedWindows
 }
 
 // A waitingWrite is one link write that waits for room.
 type waitingWrite struct{ woken chan struct{} }
 
-func newLink(mtu int) *Link {
-	return &Link{mtu: uint32(mtu), gsoMax: gsoMaxSize(mtu), ready: make(chan struct{}, 1)}
-}
-
-// gsoMaxSize makes the largest super-packet such that its sealed pieces fit one
-// sendmsg (wireguard.md section 7.1). gVisor takes 161 bytes off for headers.
-func gsoMaxSize(mtu int) uint32 {
-	const overhead, geneve, udpMax, headers, reserved = 32, 8, 65507, 72, 161
-	piece := (mtu+15)/16*16 + overhead + geneve
-	return uint32(min(64, udpMax/piece)*(mtu-headers) + reserved)
-}
+func newLink(n *nic) *Link { return &Link{nic: n, ready: make(chan struct{}, 1)} }
 
 // Attach says that a drain loop runs: only then do writes wait for room (WG-83).
 // detach ends that, and wakes the writes that wait.
@@ -215,4 +201,10 @@ func (l *Link) close() {
 		p.DecRef()
 	}
 	l.bytes = 0
+}
+
+func closeLinks(links []*Link) {
+	for _, l := range links {
+		l.close()
+	}
 }

@@ -29,7 +29,7 @@ func fakePacket(t testing.TB, size int) *stack.PacketBuffer {
 // Without a drain loop no write waits: the queue fills up and then refuses
 // (WG-83).
 func TestPushRefusesWithoutDrain(t *testing.T) {
-	l := newLink(DefaultMTU)
+	l := newLink(newNIC(DefaultMTU))
 	p := fakePacket(t, 60<<10)
 	for range 100 {
 		if err := l.push(p); err != nil {
@@ -49,7 +49,7 @@ func TestPushRefusesWithoutDrain(t *testing.T) {
 // With a drain loop a TCP write waits until there is room; a packet
 // without payload may use the reserve and is then refused.
 func TestPushWaitsForRoom(t *testing.T) {
-	l := newLink(DefaultMTU)
+	l := newLink(newNIC(DefaultMTU))
 	detach := l.Attach()
 	defer detach()
 	defer l.close()
@@ -103,7 +103,7 @@ func TestWaitersWakeWhenNothingDrains(t *testing.T) {
 		"close":  func(l *Link, _ func()) { l.close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLink(DefaultMTU)
+			l := newLink(newNIC(DefaultMTU))
 			detach := l.Attach()
 			defer l.close()
 			p := fakePacket(t, 60<<10)
@@ -137,7 +137,7 @@ func TestGSOMaxSize(t *testing.T) {
 // Packets that a drain loop took and did not give back, because it failed, are
 // given back by the next one.
 func TestNextAfterFailure(t *testing.T) {
-	l := newLink(DefaultMTU)
+	l := newLink(newNIC(DefaultMTU))
 	defer l.close()
 	p := fakePacket(t, 100)
 	for range 6 {

@@ -49,6 +49,7 @@ const (
 // A Config is what a Stack needs of its surroundings.
 type Config struct {
 	MTU        int          // inner MTU in bytes, 1280 to 65535; 0 means DefaultMTU
+	Links      int          // how many outbound loops share what is sent, by destination (WG-78); 0 means 1
 	Recovery   Recovery     // loss detection of TCP
 	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means cubic
 	Logger     *slog.Logger // nil discards
@@ -57,9 +58,9 @@ type Config struct {
 // A Stack is the TCP, UDP and ICMP end of the overlay. It may be used from any
 // goroutine.
 type Stack struct {
-	gv   *stack.Stack
-	link *Link
-	log  *slog.Logger
+	gv    *stack.Stack
+	links []*Link
+	log   *slog.Logger
 
 	addresses addresses
 	udp       udpPorts
@@ -108,7 +109,6 @@ func New(c Config) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 			HandleLocal:        true, // a node can dial itself; SVC-55
 		}),
-		link: newLink(c.MTU),
 		log:  c.Logger,
 		done: make(chan struct{}),
 	}
@@ -134,7 +134,11 @@ func (s *Stack) configure(c *Config) error {
 		}
 	}
 	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.udpNobody)
-	if err := s.gv.CreateNIC(nicID, &endpoint{s.link}); err != nil {
+	n := newNIC(c.MTU)
+	for range max(c.Links, 1) {
+		s.links = append(s.links, newLink(n))
+	}
+	if err := s.gv.CreateNIC(nicID, &endpoint{n, s.links}); err != nil {
 		return fmt.Errorf("netstack: create interface: %v", err)
 	}
 	s.gv.SetRouteTable([]tcpip.Route{
@@ -144,20 +148,29 @@ func (s *Stack) configure(c *Config) error {
 	return nil
 }
 
-// Link returns the stack's side of the packet pipeline.
-func (s *Stack) Link() *Link { return s.link }
+// Links returns the stack's side of the packet pipeline. All packets to one
+// address go out by the same link; inbound ones may come by any.
+func (s *Stack) Links() []*Link { return s.links }
 
 // Stats returns the counters.
 func (s *Stack) Stats() Stats {
 	t := s.gv.Stats().TCP
 	return Stats{
-		LinkDropped:    s.link.Dropped(),
+		LinkDropped:    s.linkDropped(),
 		UDPLost:        s.count.udpLost.Load(),
 		UDPOverflow:    s.count.udpOverflow.Load(),
 		UDPNobody:      s.count.udpNobody.Load(),
 		TCPRetransmits: t.Retransmits.Value(),
 		TCPTimeouts:    t.Timeouts.Value(),
 	}
+}
+
+// linkDropped returns how many packets found their queue full.
+func (s *Stack) linkDropped() (n uint64) {
+	for _, l := range s.links {
+		n += l.Dropped()
+	}
+	return n
 }
 
 // SetAddresses makes addrs the stack's own addresses. The first of a family is
@@ -173,7 +186,7 @@ func (s *Stack) SetAddresses(addrs []netip.Addr) error { return s.addresses.set(
 func (s *Stack) Close() error {
 	s.closing.Do(func() {
 		close(s.done)
-		s.link.close()
+		closeLinks(s.links)
 		s.gv.RemoveNIC(nicID) // nothing more comes in
 		s.closeErr = s.end()
 	})

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 
 	"github.com/seed94491740/tsnode/host"
@@ -39,6 +40,7 @@ type settings struct {
 	userLog    func(format string, args ...any)
 	store      state.Store
 	closeStore bool // we have opened it
+	loops      int  // outbound loops, and UDP sockets of a family
 	seams      seams
 }
 
@@ -47,7 +49,7 @@ func (n *Node) settings() (s settings, err error) {
 	s = settings{
 		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
 		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
-		seams: n.seams,
+		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}
 	if s.network == nil {
 		s.network = host.OS{}
@@ -67,6 +69,17 @@ func (n *Node) settings() (s settings, err error) {
 		}
 	}
 	return s, n.openStore(&s)
+}
+
+// loopsFor returns how many goroutines share what one can do for small loads:
+// the loops that seal, and those that read UDP. On few cores one of each leaves
+// the others to TCP and the program, and costs the least (WG-78, WG-79).
+func loopsFor(cores int) int {
+	const few, most = 3, 4
+	if cores <= few {
+		return 1
+	}
+	return min(cores/2, most)
 }
 
 // openStore chooses where state lives: Store, a file in Dir, or memory.

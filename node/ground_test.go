@@ -96,7 +96,7 @@ func (g *ground) start(h *simnet.Host, edit ...func(*Node)) *member {
 		Hostname: fmt.Sprintf("n%d", len(g.members)), ControlURL: g.tailnet.URL(), Network: h,
 		AuthKey: g.tailnet.AuthKey(devnet.KeyOptions{}),
 		Proxy:   func(*http.Request) (*url.URL, error) { return nil, nil },
-		seams:   seams{overlay: &overlay{link: m.tube, newDelivery: func() dataplane.Delivery { return &tubeEnd{tube: m.tube} }}},
+		seams:   seams{overlay: &overlay{links: []dataplane.Link{m.tube}, newDelivery: func() dataplane.Delivery { return &tubeEnd{tube: m.tube} }}},
 	}
 	for _, f := range edit {
 		f(m.Node)

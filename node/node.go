@@ -79,6 +79,7 @@ type Node struct {
 type seams struct {
 	sabotage func(suture.Service) suture.Service // wraps actors, for tests of supervision
 	overlay  *overlay                            // nil: netstack
+	loops    int                                 // 0: by the number of cores
 }
 
 // life is how far a node has come.

@@ -40,7 +40,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	p.paths = newPaths(r, p, private)
 	var err error
 	p.data, err = dataplane.New(dataplane.Config{
-		Private: private, Link: r.overlay.link, NewDelivery: r.overlay.newDelivery,
+		Private: private, Links: r.overlay.links, NewDelivery: r.overlay.newDelivery,
 		Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
 		Hooks: p.paths.hooks(r),
 	})

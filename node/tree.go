@@ -101,7 +101,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 
 // An overlay is where the packets of the tailnet begin and end.
 type overlay struct {
-	link        dataplane.Link
+	links       []dataplane.Link
 	newDelivery func() dataplane.Delivery
 }
 
@@ -111,11 +111,14 @@ func (r *runtime) openOverlay() (err error) {
 		r.overlay = *r.seams.overlay
 		return nil
 	}
-	if r.stack, err = netstack.New(netstack.Config{Logger: r.log}); err != nil {
+	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Logger: r.log}); err != nil {
 		return err
 	}
-	link := r.stack.Link()
-	r.overlay = overlay{link: link, newDelivery: func() dataplane.Delivery { return link.NewDelivery() }}
+	links := r.stack.Links()
+	for _, l := range links {
+		r.overlay.links = append(r.overlay.links, l)
+	}
+	r.overlay.newDelivery = func() dataplane.Delivery { return links[0].NewDelivery() }
 	return nil
 }
 

@@ -80,8 +80,8 @@ func runEnd(role string, port int, length time.Duration, streams int) error {
 		NewReceiver: func() transport.Receiver { return d.NewReceiver() }})
 	other := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port+1-me))
 	d, err = dataplane.New(dataplane.Config{
-		Private: privates[me], Link: stack.Link(),
-		NewDelivery: func() dataplane.Delivery { return stack.Link().NewDelivery() },
+		Private: privates[me], Links: []dataplane.Link{stack.Links()[0]},
+		NewDelivery: func() dataplane.Delivery { return stack.Links()[0].NewDelivery() },
 		Underlay:    socket, Netmap: actor.NewCell(netmapOf(me)), Logger: log,
 		DirectUDP: map[key.NodePublic]netip.AddrPort{privates[1-me].Public(): other},
 	})
