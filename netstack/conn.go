@@ -15,11 +15,12 @@ import (
 // CloseRead, CloseWrite, SetLinger, SetKeepAlive and SetNoDelay; its errors are
 // those of package net.
 type Conn struct {
-	ep     tcpip.Endpoint
-	wq     *waiter.Queue
-	end    end
-	local  *net.TCPAddr
-	remote *net.TCPAddr
+	ep      tcpip.Endpoint
+	wq      *waiter.Queue
+	end     end
+	account *account // nil without a limit
+	local   *net.TCPAddr
+	remote  *net.TCPAddr
 
 	read  *side
 	dst   tcpip.SliceWriter // what Read fills; read.mu guards it
@@ -34,7 +35,7 @@ var _ net.Conn = (*Conn)(nil)
 func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPort) *Conn {
 	ep.SocketOptions().SetDelayOption(false)
 	c := &Conn{
-		ep: ep, wq: wq, end: newEnd(s), remote: net.TCPAddrFromAddrPort(remote),
+		ep: ep, wq: wq, end: newEnd(s), account: s.budget.openAccount(ep), remote: net.TCPAddrFromAddrPort(remote),
 		read:  newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr),
 		write: newSide(wq, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr),
 	}
@@ -51,7 +52,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	c.read.mu.Lock()
 	defer c.read.mu.Unlock()
 	defer func() { c.dst = nil }()
-	for {
+	for waited := false; ; waited = true {
 		if err := c.end.check(c.read); err != nil {
 			return 0, c.fail("read", err)
 		}
@@ -62,7 +63,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		res, err := c.ep.Read(&c.dst, tcpip.ReadOptions{})
 		switch err.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count)
+			c.tune(res.Count, waited)
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 		case *tcpip.ErrClosedForReceive:
@@ -74,6 +75,16 @@ func (c *Conn) Read(b []byte) (int, error) {
 			return 0, c.fail("read", err)
 		}
 	}
+}
+
+// tune makes the receive buffer larger if n bytes that were read, after waiting
+// for them if so, show that it should be.
+func (c *Conn) tune(n int, waited bool) {
+	if c.account == nil {
+		c.ep.ModerateRecvBuf(n)
+		return
+	}
+	c.account.read(n, waited)
 }
 
 // eof is the error of reading past the peer's FIN, or after Close.
@@ -89,7 +100,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 	c.write.mu.Lock()
 	defer c.write.mu.Unlock()
 	defer c.src.Reset(nil)
-	for {
+	for waited := false; ; {
 		if err := c.end.check(c.write); err != nil {
 			return n, c.fail("write", err)
 		}
@@ -99,6 +110,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 		c.src.Reset(b[n:])
 		sent, err := c.ep.Write(&c.src, tcpip.WriteOptions{})
 		n += int(sent)
+		c.account.wrote(int(sent), waited)
 		switch err.(type) {
 		case nil:
 			if n == len(b) {
@@ -109,6 +121,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 		default:
 			return n, c.fail("write", errorOf(err))
 		}
+		waited = true
 		if err := c.end.wait(c.write); err != nil {
 			return n, c.fail("write", err)
 		}
@@ -130,6 +143,7 @@ func (c *Conn) Close() error {
 		return c.fail("close", net.ErrClosed)
 	}
 	c.ep.Close()
+	c.account.close()
 	c.wq.EventUnregister(&c.read.entry)
 	c.wq.EventUnregister(&c.write.entry)
 	return nil

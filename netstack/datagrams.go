@@ -26,6 +26,7 @@ type datagrams struct {
 	conn     *UDPConn
 	ready    chan struct{} // holds one: there may be datagrams
 	overflow *atomic.Uint64
+	quota    *quota // of all sockets
 
 	mu     sync.Mutex
 	queue  ring
@@ -38,8 +39,8 @@ type datagrams struct {
 
 var _ stack.TransportEndpoint = (*datagrams)(nil)
 
-func newDatagrams(overflow *atomic.Uint64) *datagrams {
-	return &datagrams{ready: make(chan struct{}, 1), overflow: overflow, limit: datagramsLimit}
+func newDatagrams(overflow *atomic.Uint64, q *quota) *datagrams {
+	return &datagrams{ready: make(chan struct{}, 1), overflow: overflow, quota: q, limit: datagramsLimit}
 }
 
 // A datagram says what was read.
@@ -60,7 +61,7 @@ func (d *datagrams) HandlePacket(id stack.TransportEndpointID, p *stack.PacketBu
 	switch {
 	case d.closed:
 		return
-	case d.bytes >= d.limit:
+	case d.bytes >= d.limit, !d.quota.take(size):
 		d.overflow.Add(1)
 		return
 	}
@@ -116,7 +117,9 @@ func (d *datagrams) next(b []byte) (m datagram, ok bool, err error) {
 	}
 	p := d.queue.pop()
 	if p != nil {
-		d.bytes -= p.Size() + queueOverhead
+		size := p.Size() + queueOverhead
+		d.bytes -= size
+		d.quota.give(size)
 	}
 	d.mu.Unlock()
 	if p == nil {
@@ -170,5 +173,6 @@ func (d *datagrams) close() {
 	for p := d.queue.pop(); p != nil; p = d.queue.pop() {
 		p.DecRef()
 	}
+	d.quota.give(d.bytes)
 	d.bytes = 0
 }

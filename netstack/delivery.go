@@ -43,6 +43,9 @@ func (d *Delivery) Commit(m packet.Merged) {
 	if v == nil || m.Len <= 0 || m.Len > v.Size() {
 		return
 	}
+	if d.link.refuses(v.AsSlice()[:m.Len]) {
+		return
+	}
 	d.link.windows.inbound(v.AsSlice()[:m.Len])
 	if m.Len*sparse < v.Capacity() {
 		d.pending = append(d.pending, newPacket(buffer.NewViewWithData(v.AsSlice()[:m.Len])))
@@ -51,6 +54,16 @@ func (d *Delivery) Commit(m packet.Merged) {
 	d.reserved = nil
 	v.CapLength(m.Len)
 	d.pending = append(d.pending, newPacket(v))
+}
+
+// refuses reports whether pkt asks for a connection for which there is no memory.
+// It is dropped, so that its peer asks again.
+func (n *nic) refuses(pkt []byte) bool {
+	if n.budget == nil {
+		return false
+	}
+	seg := tcpHeader(pkt)
+	return seg != nil && seg[13]&(packet.SYN|packet.ACK) == packet.SYN && !n.budget.admits()
 }
 
 // Flush delivers what was committed, in order.

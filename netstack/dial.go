@@ -42,6 +42,10 @@ func (s *Stack) connectTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn,
 	if err := s.mayDial(ctx, src.Addr(), dst); err != nil {
 		return nil, err
 	}
+	if err := s.budget.beginDial(); err != nil {
+		return nil, err
+	}
+	defer s.budget.endDial()
 	wq := new(waiter.Queue)
 	ep, terr := s.gv.NewEndpoint(tcp.ProtocolNumber, protocolOf(dst.Addr()), wq)
 	if terr != nil {

@@ -53,7 +53,7 @@ func (s *Stack) listenTCP(addr netip.AddrPort) (*Listener, error) {
 	ep.SocketOptions().SetReuseAddress(true) // beside listeners that are more or less specific
 	err = ep.Bind(fullAddress(addr))
 	if err == nil {
-		err = ep.Listen(backlog)
+		err = ep.Listen(s.budget.backlog())
 	}
 	l := &Listener{stack: s, ep: ep, wq: wq, end: newEnd(s)}
 	switch {
@@ -111,6 +111,10 @@ func (l *Listener) accept() (*Conn, error) {
 		ep, wq, err := l.ep.Accept(&remote)
 		switch err.(type) {
 		case nil:
+			if !l.stack.budget.accepts() {
+				ep.Abort()
+				continue
+			}
 			return newConn(l.stack, ep, wq, addrPort(remote)), nil
 		case *tcpip.ErrWouldBlock:
 		default:

@@ -14,6 +14,7 @@ type nic struct {
 	gsoMax     uint32
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 	windows    closedWindows
+	budget     *budget // nil without a limit
 }
 
 func newNIC(mtu int) *nic { return &nic{mtu: uint32(mtu), gsoMax: gsoMaxSize(mtu)} }

@@ -52,6 +52,7 @@ type Config struct {
 	Links      int          // how many outbound loops share what is sent, by destination (WG-78); 0 means 1
 	Recovery   Recovery     // loss detection of TCP
 	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means cubic
+	Buffers    int64        // bytes that sockets may hold together; 0 means as many as their own limits allow
 	Logger     *slog.Logger // nil discards
 }
 
@@ -62,6 +63,8 @@ type Stack struct {
 	links []*Link
 	log   *slog.Logger
 
+	budget    *budget // of TCP; nil without a limit
+	quota     *quota  // of UDP; nil without a limit
 	addresses addresses
 	udp       udpPorts
 	count     counters
@@ -84,8 +87,11 @@ type Stats struct {
 	UDPLost        uint64 // of those, datagrams
 	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
 	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
+	TCPRefused     uint64 // connections for which Config.Buffers had no room
 	TCPRetransmits uint64 // segments sent again
 	TCPTimeouts    uint64 // retransmission timeouts
+
+	Buffers int64 // bytes of Config.Buffers that sockets may fill now; 0 without a limit
 }
 
 // New returns a stack without addresses. Close must be called in the end.
@@ -128,13 +134,15 @@ func (s *Stack) configure(c *Config) error {
 	if c.Recovery == RACKRecovery {
 		recovery = tcpip.TCPRACKLossDetection
 	}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &congestion, &receiveBuffer, &sendBuffer} {
+	receive, send := s.share(c)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &recovery, &congestion, &receive, &send} {
 		if err := s.gv.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("netstack: set %T to %v: %v", o, o, err)
 		}
 	}
 	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.udpNobody)
 	n := newNIC(c.MTU)
+	n.budget = s.budget
 	for range max(c.Links, 1) {
 		s.links = append(s.links, newLink(n))
 	}
@@ -146,6 +154,22 @@ func (s *Stack) configure(c *Config) error {
 		{Destination: header.IPv6EmptySubnet, NIC: nicID},
 	})
 	return nil
+}
+
+// share makes of Config.Buffers what sockets share, and returns the sizes that
+// TCP's buffers have until then.
+func (s *Stack) share(c *Config) (tcpip.TCPReceiveBufferSizeRangeOption, tcpip.TCPSendBufferSizeRangeOption) {
+	if c.Buffers == 0 {
+		return receiveBuffer, sendBuffer
+	}
+	const udpShare = 4 // the part of the memory that datagrams may fill
+	established := s.gv.Stats().TCP.CurrentEstablished
+	s.quota = newQuota(c.Buffers / udpShare)
+	s.budget = newBudget(c.Buffers-c.Buffers/udpShare, c.MTU, func() int { return int(established.Value()) })
+	receive, send := receiveBuffer, sendBuffer
+	receive.Default = leastBuffer // its largest stays: window scales follow it
+	send.Default, send.Max = leastBuffer, leastBuffer
+	return receive, send
 }
 
 // Links returns the stack's side of the packet pipeline. All packets to one
@@ -160,8 +184,10 @@ func (s *Stack) Stats() Stats {
 		UDPLost:        s.count.udpLost.Load(),
 		UDPOverflow:    s.count.udpOverflow.Load(),
 		UDPNobody:      s.count.udpNobody.Load(),
+		TCPRefused:     s.budget.refusals(),
 		TCPRetransmits: t.Retransmits.Value(),
 		TCPTimeouts:    t.Timeouts.Value(),
+		Buffers:        s.budget.memory() + s.quota.memory(),
 	}
 }
 

@@ -1,0 +1,121 @@
+package netstack
+
+import (
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// An account is what one connection has of its stack's budget. A nil account
+// leaves the sizes of buffers to gVisor.
+type account struct {
+	budget        *budget
+	ep            tcpip.Endpoint
+	receive, send share
+}
+
+// A share is the buffer of one direction.
+type share struct {
+	size  atomic.Int64 // bytes that the buffer may hold; budget.mu to change it
+	moved atomic.Int64 // bytes that the program has read or written
+
+	seen int64 // moved at the last sweep; budget.mu
+	busy bool  // it was turned over between the last two sweeps; budget.mu
+
+	asked int64 // moved when the share was to grow; its side's mutex
+	short bool  // the program has waited since; its side's mutex
+}
+
+// openAccount gives a connected endpoint its part of the budget, nil when there
+// is no limit.
+func (b *budget) openAccount(ep tcpip.Endpoint) *account {
+	if b == nil {
+		return nil
+	}
+	a := &account{budget: b, ep: ep}
+	a.receive.size.Store(leastBuffer)
+	a.send.size.Store(leastBuffer)
+	b.add(a)
+	o := ep.SocketOptions()
+	o.SetReceiveBufferSize(a.receive.size.Load(), true) // ends gVisor's own tuning
+	o.SetSendBufferSize(a.send.size.Load(), true)
+	return a
+}
+
+// close gives back what the connection had, as soon as it is over.
+func (a *account) close() {
+	if a != nil {
+		a.budget.close(a)
+	}
+}
+
+// read notes that the program has read n bytes, after it waited if so. A reader
+// that waits is faster than what the window lets through.
+func (a *account) read(n int, waited bool) {
+	if a.receive.wants(n, waited) && a.budget.grow(&a.receive, int64(receiveBuffer.Max)) {
+		a.ep.SocketOptions().SetReceiveBufferSize(a.receive.size.Load(), true)
+	}
+}
+
+// wrote notes that the program has written n bytes. A writer that waits needs
+// more if twice its congestion window does not fit.
+func (a *account) wrote(n int, waited bool) {
+	if a == nil || !a.send.wants(n, waited) {
+		return
+	}
+	var info tcpip.TCPInfoOption
+	if a.ep.GetSockOpt(&info) != nil || 2*int64(info.SndCwnd)*a.budget.segment <= a.send.size.Load() {
+		return
+	}
+	if a.budget.grow(&a.send, int64(sendBuffer.Max)) {
+		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
+	}
+}
+
+// wants reports whether the share should grow: its program has waited, and moved
+// as much as fits, since this was last asked.
+func (s *share) wants(n int, waited bool) bool {
+	moved := s.moved.Add(int64(n))
+	s.short = s.short || waited
+	if !s.short || moved-s.asked < s.size.Load() {
+		return false
+	}
+	s.asked, s.short = moved, false
+	return true
+}
+
+// look notes whether the share has been in use since the last look.
+func (s *share) look() {
+	moved := s.moved.Load()
+	s.busy = moved-s.seen >= s.size.Load()
+	s.seen = moved
+}
+
+func (s *share) uses() int {
+	if s.busy {
+		return 1
+	}
+	return 0
+}
+
+// shrink makes the buffers as small as the shares. The receive buffer of a
+// connection that is not being read is left alone.
+func (a *account) shrink() {
+	o := a.ep.SocketOptions()
+	if size := a.receive.size.Load(); a.receive.busy && o.GetReceiveBufferSize() > size {
+		o.SetReceiveBufferSize(size, false)
+	}
+	if size := a.send.size.Load(); o.GetSendBufferSize() > size {
+		o.SetSendBufferSize(size, false)
+	}
+}
+
+// over reports whether the connection holds no buffers any more.
+func (a *account) over() bool {
+	switch tcp.EndpointState(a.ep.State()) {
+	case tcp.StateClose, tcp.StateError, tcp.StateTimeWait:
+		return true
+	}
+	return false
+}
