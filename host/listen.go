@@ -41,7 +41,7 @@ func (OS) ListenUDPAt(ctx context.Context, at netip.AddrPort) (UDPConn, error) {
 	if at.Addr().Is6() {
 		family = "udp6"
 	}
-	return listenUDP(ctx, family, at.String())
+	return listenUDP(ctx, family, at.String(), controlUDP)
 }
 
 // ListenUDP binds a wildcard UDP socket with large buffers and, on Linux, with
@@ -50,11 +50,14 @@ func (OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, e
 	if familyNames[family] == "" {
 		return nil, fmt.Errorf("host: listen UDP: family %q is neither udp4 nor udp6", family)
 	}
-	return listenUDP(ctx, family, ":"+strconv.Itoa(int(port)))
+	return listenUDP(ctx, family, ":"+strconv.Itoa(int(port)), controlUDP)
 }
 
-func listenUDP(ctx context.Context, family, address string) (UDPConn, error) {
-	lc := net.ListenConfig{Control: controlUDP}
+// A control sets options of a socket before it is bound.
+type control func(network, address string, c syscall.RawConn) error
+
+func listenUDP(ctx context.Context, family, address string, c control) (UDPConn, error) {
+	lc := net.ListenConfig{Control: c}
 	pc, err := lc.ListenPacket(ctx, family, address)
 	if errors.Is(err, syscall.EAFNOSUPPORT) {
 		return nil, fmt.Errorf("host: this host has no %s: %w", familyNames[family], err)
@@ -62,9 +65,9 @@ func listenUDP(ctx context.Context, family, address string) (UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := pc.(*net.UDPConn)
+	u := pc.(*net.UDPConn)
 	// Failure only costs throughput (PATH-55).
-	c.SetReadBuffer(udpBuffer)
-	c.SetWriteBuffer(udpBuffer)
-	return newUDPConn(c, family == "udp6")
+	u.SetReadBuffer(udpBuffer)
+	u.SetWriteBuffer(udpBuffer)
+	return newUDPConn(u, family == "udp6")
 }

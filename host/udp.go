@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +35,16 @@ type FallbackReporter interface {
 	// once for what is known, later from the goroutine that finds out while it
 	// reads or writes. A second OnFallback replaces the first.
 	OnFallback(report func(refused string))
+}
+
+// A Sharer is a UDPConn that can share its port with further sockets, so that as
+// many goroutines read what arrives there (WG-79).
+type Sharer interface {
+	// Share returns another socket bound to the same address. From then on the
+	// host hands each datagram to one of the sockets, those of one sender always
+	// to the same. Only sockets made by Share get any: other programs, and a
+	// second ListenUDP, find the port taken as before.
+	Share(ctx context.Context) (UDPConn, error)
 }
 
 // An OverflowCounter is a UDPConn that knows how many datagrams the host has
