@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -182,13 +183,19 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 	p := k.plane
 	bound, boundChanged := p.socket.Bound()
 	k.onBound()
-	away := time.NewTicker(homeAway)
+	away := time.NewTicker(homeAway) // runs while the node has no home relay
 	defer away.Stop()
 	var was connections
 	health := relayHealth{log: k.log}
 	for {
 		now, connectionsChanged := k.connections()
 		k.onConnections(was, now)
+		switch {
+		case was.home && !now.home:
+			away.Reset(homeAway)
+		case now.home:
+			away.Stop()
+		}
 		was = now
 		set, setChanged := p.paths.finder.Endpoints().Load()
 		report, reportChanged := p.paths.finder.Report().Load()
@@ -261,8 +268,11 @@ func (k *pathKeeper) onFound(set endpoints.Set, report *netcheck.Report) {
 	if !slices.Equal(list, k.endpoints.Get()) {
 		k.endpoints.Store(list)
 	}
-	if report != nil {
-		k.netInfo.Store(netInfoOf(report, k.plane.paths.mapper.Mapping().Get().IsValid()))
+	if report == nil {
+		return
+	}
+	if info := netInfoOf(report, k.plane.paths.mapper.Mapping().Get().IsValid()); !reflect.DeepEqual(info, k.netInfo.Get()) {
+		k.netInfo.Store(info)
 	}
 }
 

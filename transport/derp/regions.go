@@ -191,8 +191,9 @@ func (r *Regions) Serve(ctx context.Context) error {
 		st.setMap(dm)
 		st.setHome(home)
 		sweep := time.NewTicker(sweepEvery)
-		defer sweep.Stop()
+		sweep.Stop()
 		for {
+			st.pace(sweep)
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -218,10 +219,24 @@ func (r *Regions) Serve(ctx context.Context) error {
 // A regionSet is the state of Regions.Serve.
 type regionSet struct {
 	*Regions
-	group   *actor.Group
-	home    uint16
-	running map[uint16]*running // by region; at most one client of a region runs
-	closed  chan *running
+	group    *actor.Group
+	home     uint16
+	running  map[uint16]*running // by region; at most one client of a region runs
+	closed   chan *running
+	sweeping bool // there are regions that a sweep may close
+}
+
+// pace lets the sweeps come while there is anything to close: a node that talks
+// to nobody has its home only, and is not woken for it.
+func (st *regionSet) pace(sweep *time.Ticker) {
+	sweeping := len(st.running) > 1 || len(st.running) == 1 && st.running[st.home] == nil
+	switch {
+	case sweeping && !st.sweeping:
+		sweep.Reset(sweepEvery)
+	case !sweeping:
+		sweep.Stop()
+	}
+	st.sweeping = sweeping
 }
 
 // A running is a client that runs, or is ending.
