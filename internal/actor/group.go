@@ -31,12 +31,17 @@ func (e *PanicError) Unwrap() error {
 type Group struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	alive int
+	ended bool
+	done  sync.Cond // a child has ended
 }
 
 // NewGroup returns a group whose children's context ends with ctx.
 func NewGroup(ctx context.Context) *Group {
 	g := new(Group)
+	g.done.L = &g.mu
 	g.ctx, g.cancel = context.WithCancelCause(ctx)
 	return g
 }
@@ -44,23 +49,46 @@ func NewGroup(ctx context.Context) *Group {
 // Context ends when the group's parent ends or a child has failed.
 func (g *Group) Context() context.Context { return g.ctx }
 
-// Go starts a child. A child that returns nil ends quietly.
+// Go starts a child. A child that returns nil ends quietly. A group that has
+// ended starts none.
 func (g *Group) Go(child func(context.Context) error) {
-	g.wg.Add(1)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return
+	}
+	g.alive++
 	go g.run(child)
 }
 
 func (g *Group) run(child func(context.Context) error) {
-	defer g.wg.Done()
+	defer g.leave()
 	if err := Guard(g.ctx, child); err != nil {
 		g.cancel(err)
 	}
 }
 
+func (g *Group) leave() {
+	g.mu.Lock()
+	g.alive--
+	g.mu.Unlock()
+	g.done.Broadcast()
+}
+
+// join waits for every child and ends the group.
+func (g *Group) join() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.alive > 0 {
+		g.done.Wait()
+	}
+	g.ended = true
+}
+
 // Wait waits for every child and returns the first failure; nil when all
 // ended quietly. It does not cancel anything by itself.
 func (g *Group) Wait() error {
-	g.wg.Wait()
+	g.join()
 	err := context.Cause(g.ctx)
 	g.cancel(nil)
 	return err
@@ -74,7 +102,7 @@ func Run(ctx context.Context, serve func(context.Context, *Group) error) error {
 	err := Guard(g.ctx, func(ctx context.Context) error { return serve(ctx, g) })
 	cause := context.Cause(g.ctx) // a child's failure explains why serve ended
 	g.cancel(errServeEnded)
-	g.wg.Wait()
+	g.join()
 	if cause != nil && ctx.Err() == nil {
 		return cause
 	}
