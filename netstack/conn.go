@@ -26,6 +26,8 @@ type Conn struct {
 	dst   tcpip.SliceWriter // what Read fills; read.mu guards it
 	write *side
 	src   bytes.Reader // what Write sends; write.mu guards it
+
+	lingering *lingering
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -38,6 +40,8 @@ func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPor
 		ep: ep, wq: wq, end: newEnd(s), account: s.budget.openAccount(ep), remote: net.TCPAddrFromAddrPort(remote),
 		read:  newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr),
 		write: newSide(wq, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr),
+
+		lingering: &s.lingering,
 	}
 	var local netip.AddrPort
 	if a, err := ep.GetLocalAddress(); err == nil {
@@ -146,6 +150,7 @@ func (c *Conn) Close() error {
 	c.account.close()
 	c.wq.EventUnregister(&c.read.entry)
 	c.wq.EventUnregister(&c.write.entry)
+	c.lingering.add(c.ep)
 	return nil
 }
 

@@ -35,6 +35,17 @@
 // lost at random. Config.Recovery and Config.Congestion override; measure again
 // with each new gVisor (SVC-49).
 //
+// # TIME-WAIT
+//
+// The end that closes first keeps a connection for a minute, about 10 KiB of
+// it. A SYN from the same address and port that is beyond the last sequence
+// number opens a new connection at once, as RFC 1122 section 4.2.2.13 allows;
+// what is not beyond is an old duplicate and gets no answer. Our own dials take
+// ports that are free. At most 1,024 connections wait so; then the oldest ends
+// for each new one (Stats.TCPLingerCut): neither ports nor memory run out,
+// whichever end closes first, and the replay window of the tunnel keeps old
+// duplicates out anyway.
+//
 // Source: doc/protocol/node-services.md section 6 (SVC-48 to SVC-66) and
 // doc/protocol/wireguard.md sections 6 to 9.
 package netstack

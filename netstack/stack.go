@@ -67,6 +67,7 @@ type Stack struct {
 	quota     *quota  // of UDP; nil without a limit
 	addresses addresses
 	udp       udpPorts
+	lingering lingering
 	count     counters
 
 	done     chan struct{} // closed by Close
@@ -88,6 +89,7 @@ type Stats struct {
 	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
 	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
 	TCPRefused     uint64 // connections for which Config.Buffers had no room
+	TCPLingerCut   uint64 // connections whose TIME-WAIT was cut short for newer ones
 	TCPRetransmits uint64 // segments sent again
 	TCPTimeouts    uint64 // retransmission timeouts
 
@@ -117,6 +119,8 @@ func New(c Config) (*Stack, error) {
 		}),
 		log:  c.Logger,
 		done: make(chan struct{}),
+
+		lingering: lingering{limit: lingerLimit},
 	}
 	if err := s.configure(&c); err != nil {
 		s.Close()
@@ -185,6 +189,7 @@ func (s *Stack) Stats() Stats {
 		UDPOverflow:    s.count.udpOverflow.Load(),
 		UDPNobody:      s.count.udpNobody.Load(),
 		TCPRefused:     s.budget.refusals(),
+		TCPLingerCut:   s.lingering.cut.Load(),
 		TCPRetransmits: t.Retransmits.Value(),
 		TCPTimeouts:    t.Timeouts.Value(),
 		Buffers:        s.budget.memory() + s.quota.memory(),
