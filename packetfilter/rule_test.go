@@ -153,6 +153,26 @@ func TestCaps(t *testing.T) {
 	}
 }
 
+// TestCapsOfWhom: a source that is named by a node capability is granted
+// nothing, and a capability without a name is none (SVC-14).
+func TestCapsOfWhom(t *testing.T) {
+	holder := &netmap.Peer{Addresses: []netip.Prefix{netip.MustParsePrefix("100.64.0.5/32")}, CapMap: netmap.CapMap{"c": nil}}
+	f, _ := compile(t, `[
+		{"SrcIPs": ["cap:c", "100.64.0.6", "fd7a:115c:a1e0::6"], "CapGrant": [{"Dsts": ["100.64.0.0/10"], "Caps": ["", "x"], "CapMap": {"": [1]}}]},
+		{"SrcIPs": ["*"], "CapGrant": [{"Dsts": ["10.0.0.0/8"], "Caps": ["y"]}]}
+	]`, holder)
+	for src, want := range map[string]netmap.CapMap{
+		"100.64.0.5": nil, "100.64.0.6": {"x": nil}, "fd7a:115c:a1e0::6": {"x": nil}, "::ffff:100.64.0.6": nil, "100.64.0.7": nil,
+	} {
+		if diff := cmp.Diff(want, f.Caps(netip.MustParseAddr(src), netip.MustParseAddr(me))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", src, diff)
+		}
+	}
+	if c := f.Caps(netip.Addr{}, netip.MustParseAddr(me)); c != nil {
+		t.Errorf("nobody has %v", c)
+	}
+}
+
 func TestCapsDoNotShareMemory(t *testing.T) {
 	f := newFilter(t, "rules.json", nil)
 	a, b := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr(me)
