@@ -53,7 +53,7 @@ func (a *account) close() {
 // read notes that the program has read n bytes, after it waited if so. A reader
 // that waits is faster than what the window lets through.
 func (a *account) read(n int, waited bool) {
-	if a.receive.wants(n, waited) && a.budget.grow(&a.receive, int64(receiveBuffer.Max)) {
+	if a.receive.wants(n, waited) && a.budget.grow(&a.receive, ReceiveMemory) {
 		a.ep.SocketOptions().SetReceiveBufferSize(a.receive.size.Load(), true)
 	}
 }
@@ -68,7 +68,7 @@ func (a *account) wrote(n int, waited bool) {
 	if a.ep.GetSockOpt(&info) != nil || 2*int64(info.SndCwnd)*a.budget.segment <= a.send.size.Load() {
 		return
 	}
-	if a.budget.grow(&a.send, int64(sendBuffer.Max)) {
+	if a.budget.grow(&a.send, SendMemory) {
 		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
 	}
 }

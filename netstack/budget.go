@@ -13,8 +13,8 @@ const (
 	// its window is half of that, a few segments.
 	leastBuffer = 8 << 10
 
-	// leastAccount is what a connection has at any rate, in bytes.
-	leastAccount = 2 * leastBuffer
+	// LeastMemory is what a connection has at any rate, in bytes.
+	LeastMemory = 2 * leastBuffer
 
 	// startBuffer is what each direction of a new connection gets while there is
 	// plenty, in bytes.
@@ -36,7 +36,7 @@ const (
 var errBudget = fmt.Errorf("the connections that are open hold all memory that is allowed; close some or raise the limit: %w", syscall.ENOBUFS)
 
 // A budget shares a bounded amount of memory among the TCP connections of a
-// stack. Each has leastAccount from its handshake on. More is given to those that
+// stack. Each has LeastMemory from its handshake on. More is given to those that
 // show that they need it: a reader that has emptied its buffer and waits, a writer
 // whose peer would take more. When nothing is left, what writers do not use is
 // taken back, and what is used is cut to fair shares. A receive buffer shrinks
@@ -56,7 +56,7 @@ type budget struct {
 	open    map[*account]struct{}
 	closing map[*account]struct{} // closed by the program, but not yet over
 	dialing int                   // dials that have a place kept
-	extra   int64                 // bytes given beyond leastAccount
+	extra   int64                 // bytes given beyond LeastMemory
 	swept   time.Time
 }
 
@@ -121,7 +121,7 @@ func (b *budget) endDial() {
 // fits reports whether there is room for one more connection beside those counted
 // by used, and counts if not. b.mu is held, as in all that follows.
 func (b *budget) fits(used func() int64) bool {
-	fits := func() bool { return used()+leastAccount <= b.limit }
+	fits := func() bool { return used()+LeastMemory <= b.limit }
 	if fits() || b.sweep(time.Now()) && fits() {
 		return true
 	}
@@ -135,19 +135,19 @@ func (b *budget) backlog() int {
 	if b == nil {
 		return backlog
 	}
-	return int(min(max(b.limit/leastAccount/waitShare, 1), backlog))
+	return int(min(max(b.limit/LeastMemory/waitShare, 1), backlog))
 }
 
 // used returns how many bytes all connections may fill. One that waits to be
 // accepted has no account yet.
 func (b *budget) used() int64 {
 	waiting := max(b.established()-len(b.open)-len(b.closing), 0)
-	return b.given() + int64(waiting)*leastAccount
+	return b.given() + int64(waiting)*LeastMemory
 }
 
 // given returns how many bytes those may fill that have an account, or get one.
 func (b *budget) given() int64 {
-	return int64(len(b.open)+len(b.closing)+b.dialing)*leastAccount + b.extra
+	return int64(len(b.open)+len(b.closing)+b.dialing)*LeastMemory + b.extra
 }
 
 // room returns how many bytes may be given to the connections that there are.

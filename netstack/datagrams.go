@@ -18,6 +18,10 @@ const (
 
 	// datagramsMax is the largest limit a socket may set, in bytes.
 	datagramsMax = 16 << 20
+
+	// DatagramsMemory is what a UDP socket holds at most, unless it is told
+	// otherwise, in bytes.
+	DatagramsMemory = datagramsLimit
 )
 
 // datagrams are what a UDP socket has received and nobody has read. They are the

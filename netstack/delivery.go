@@ -13,6 +13,10 @@ import (
 // packet is copied to a fitting one: gVisor accounts bytes, not chunks (WG-72).
 const sparse = 4
 
+// DeliveryMemory is what a Delivery keeps in reserve at most, in bytes: one
+// packet.
+const DeliveryMemory = 64 << 10
+
 // A Delivery brings inbound packets into the stack. One goroutine uses it.
 type Delivery struct {
 	link     *Link

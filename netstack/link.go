@@ -20,6 +20,9 @@ const (
 
 	// queueReserve is what packets that never wait may use beyond the limit.
 	queueReserve = queueLimit / 4
+
+	// LinkMemory is what waits in a link at most, in bytes.
+	LinkMemory = queueLimit + queueReserve
 )
 
 // A Link is a queue between the stack and an outbound loop, and the way in for

@@ -29,11 +29,17 @@ const nicID = 1 // the stack has one interface
 // closePatience is how long Close waits for gVisor; it takes milliseconds.
 const closePatience = 5 * time.Second
 
-// TCP buffers in bytes (SVC-48): least, default and largest. gVisor allocates
+// The largest buffers of a TCP connection, in bytes (SVC-48).
+const (
+	ReceiveMemory = 8 << 20
+	SendMemory    = 6 << 20
+)
+
+// TCP buffers in bytes: least, default and largest. gVisor allocates
 // on demand, so an idle connection costs little of them.
 var (
-	receiveBuffer = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 8 << 20}
-	sendBuffer    = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 6 << 20}
+	receiveBuffer = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: ReceiveMemory}
+	sendBuffer    = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: SendMemory}
 )
 
 // Recovery says how TCP finds out which segments are lost (SVC-49).

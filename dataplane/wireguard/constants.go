@@ -67,3 +67,11 @@ const (
 	maxParkedBytes   = 128 << 10 // per peer
 	maxParkedTotal   = 4 << 20   // bytes per engine
 )
+
+// What an engine and its users hold at most, in bytes (WG-81).
+const (
+	SealerMemory    = arenaSize
+	OpenerMemory    = 2 * openerBuffer
+	ParkedMemory    = maxParkedTotal
+	HandshakeMemory = ringSlots*(initiationSize+20) + limiterSlots*8
+)

@@ -24,6 +24,10 @@ const (
 	queueControl = 256
 )
 
+// RegionMemory is what the connection to a region holds at most, in bytes: its
+// queues, and what it reads and writes.
+const RegionMemory = queueUp + queueDisco + queueControl + flushBytes + 2*readBusy
+
 // Bounds of one flush: what one TLS record takes (RFC 8446 section 5.1), so
 // that a flush is one record and one system call, and fewer datagrams than a
 // relay's queue for one peer holds (DERP-144).

@@ -18,6 +18,10 @@ const (
 	// readBuffer is the size of each in bytes: what the host joins, at most.
 	readBuffer = 64 << 10
 
+	// ReadMemory is what each receive goroutine reads into, in bytes: there is one
+	// per socket, and a socket per family.
+	ReadMemory = readBuffers * readBuffer
+
 	// maxReadPause bounds how long a reader waits after a read has failed.
 	maxReadPause = time.Second
 
