@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"transport/derp": slices.Concat(leaves, data),
 	"disco":          slices.Concat(leaves, data),
 	"netcheck":       slices.Concat(leaves, data),
+	"dns":            slices.Concat(leaves, data),
 
 	"transport/portmap": slices.Concat(leaves, data),
 	"endpoints":         slices.Concat(leaves, data, []string{"netcheck", "transport/portmap"}),
@@ -66,7 +67,7 @@ var mayImport = map[string][]string{
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
-		"disco", "netcheck", "endpoints",
+		"disco", "netcheck", "endpoints", "dns",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
@@ -83,7 +84,6 @@ var mayImportAnything = []string{"cmd/", "examples/", "interop/", "bench/"}
 var onlyIn = map[string][]string{
 	"gvisor.dev/gvisor":                      {"netstack"},
 	"golang.zx2c4.com/wireguard":             {"dataplane/wireguard"},
-	"github.com/thejerf/suture":              {"internal/actor", "node"},
 	"github.com/gaissmai/bart":               {"dataplane", "packetfilter"},
 	"github.com/tailscale/hujson":            {"devnet/internal/policy", "transport/derp/relayd"},
 	"github.com/VictoriaMetrics/metrics":     {"transport/derp/relayd"},
