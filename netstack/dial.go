@@ -51,6 +51,7 @@ func (s *Stack) connectTCP(ctx context.Context, src, dst netip.AddrPort) (*Conn,
 	if terr != nil {
 		return nil, s.unlessClosed(errorOf(terr))
 	}
+	ep.SocketOptions().SetMark(dialedMark)
 	if err := s.connect(ctx, ep, wq, src, dst); err != nil {
 		ep.Abort()
 		return nil, s.unlessClosed(err)
