@@ -4,7 +4,8 @@
 // ended, however they end.
 //
 // It is for measuring: what lies between two namespaces is one cable of the
-// kernel's. Gateways and impaired links are interop/ground's.
+// kernel's, or a TUN device in each and a program in between. Gateways are
+// interop/ground's.
 package netns
 
 import (
@@ -38,8 +39,14 @@ func New(name string) (*Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", name, err)
 	}
-	// Link-local addresses would be a second way between the ends of a cable.
-	if err := errors.Join(n.write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"), n.Up("lo")); err != nil {
+	err = errors.Join(
+		// Link-local addresses would be a second way between the ends of a cable.
+		n.write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
+		// What one connection has learned of a path is not for the next.
+		n.write("/proc/sys/net/ipv4/tcp_no_metrics_save", "1"),
+		n.Up("lo"),
+	)
+	if err != nil {
 		n.Close()
 		return nil, err
 	}

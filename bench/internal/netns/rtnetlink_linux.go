@@ -88,6 +88,13 @@ func setLink(flags uint32) func(int) message {
 	}
 }
 
+// setQueue sets how many packets wait for an interface.
+func setQueue(packets int) func(int) message {
+	return func(index int) message {
+		return message{unix.RTM_NEWLINK, 0, attribute(fixed(unix.IfInfomsg{Index: int32(index)}), unix.IFLA_TXQLEN, number(packets))}
+	}
+}
+
 func addAddr(p netip.Prefix) func(int) message {
 	return func(index int) message {
 		b := fixed(unix.IfAddrmsg{Family: unix.AF_INET, Prefixlen: uint8(p.Bits()), Index: uint32(index)})
