@@ -5,12 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,19 +17,27 @@ import (
 type Bulk struct {
 	To      netip.Addr
 	Streams int
-	Length  time.Duration
-	Receive bool // the other end sends
+	Warm    time.Duration // before anything counts
+	Length  time.Duration // of what counts
+	Receive bool          // the other end sends
 }
 
 // Bulked is what streams have carried.
 type Bulked struct {
-	Bytes   int64
-	Seconds float64 // from the first byte until the last one has been received
+	Bytes  int64   // that arrived in the length asked for
+	Before int64   // that arrived while it was warming up
+	Mbits  float64 // a second, in the length asked for, of all streams together
 }
 
 // bulkHead is what a stream begins with.
 type bulkHead struct {
-	Length int64 // how long the acceptor is to send, in nanoseconds; 0: it is to receive
+	Send, Warm, Length int64 // whether the acceptor is to send, 0 or 1; nanoseconds
+}
+
+// bulkTail is what the end that receives has found when the time is over.
+type bulkTail struct {
+	Bytes, Before int64
+	Took          int64 // nanoseconds in which Bytes arrived
 }
 
 func (a *agent) bulk(ctx context.Context, b Bulk) (Bulked, error) {
@@ -51,48 +58,78 @@ func (b Bulk) run(ctx context.Context, n Node) (Bulked, error) {
 		defer c.Close()
 		conns = append(conns, c)
 	}
-	began := time.Now()
-	var total atomic.Int64
-	err := together(len(conns), func(i int) error {
-		got, err := b.carry(conns[i])
-		total.Add(got)
+	tails := make([]bulkTail, len(conns))
+	err := together(len(conns), func(i int) (err error) {
+		tails[i], err = b.carry(conns[i])
 		return err
 	})
-	return Bulked{total.Load(), time.Since(began).Seconds()}, err
+	return sum(tails), err
 }
 
-// carry has one stream do its work and returns how many bytes have arrived.
-func (b Bulk) carry(c net.Conn) (int64, error) {
+func sum(tails []bulkTail) (all Bulked) {
+	for _, t := range tails {
+		all.Bytes += t.Bytes
+		all.Before += t.Before
+		all.Mbits += 8e3 * float64(t.Bytes) / float64(max(1, t.Took))
+	}
+	return all
+}
+
+// carry has one stream do its work.
+func (b Bulk) carry(c net.Conn) (t bulkTail, err error) {
+	h := bulkHead{Warm: int64(b.Warm), Length: int64(b.Length)}
 	if b.Receive {
-		if err := binary.Write(c, binary.BigEndian, bulkHead{int64(b.Length)}); err != nil {
-			return 0, err
+		h.Send = 1
+		if err := binary.Write(c, binary.BigEndian, h); err != nil {
+			return t, err
 		}
-		return io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, readSize))
+		return h.receive(c)
 	}
-	if err := binary.Write(c, binary.BigEndian, bulkHead{}); err != nil {
-		return 0, err
+	if err := binary.Write(c, binary.BigEndian, h); err != nil {
+		return t, err
 	}
-	if err := writeFor(c, b.Length); err != nil {
-		return 0, err
+	if err := h.send(c); err != nil {
+		return t, err
 	}
-	var got int64
-	err := binary.Read(c, binary.BigEndian, &got)
-	return got, err
+	err = binary.Read(c, binary.BigEndian, &t)
+	return t, err
 }
 
-// writeFor writes for a time and then closes the stream's one direction.
-func writeFor(c net.Conn, length time.Duration) error {
+// send writes until the time is over.
+func (h bulkHead) send(c net.Conn) error {
 	block := make([]byte, writeSize)
-	for end := time.Now().Add(length); time.Now().Before(end); {
+	for end := time.Now().Add(time.Duration(h.Warm + h.Length)); time.Now().Before(end); {
 		if _, err := c.Write(block); err != nil {
 			return err
 		}
 	}
-	half, ok := c.(interface{ CloseWrite() error })
-	if !ok {
-		return fmt.Errorf("a %T has no CloseWrite", c)
+	return nil
+}
+
+// receive reads until the time is over, and counts. What is under way then does
+// not count: on a long path it may take seconds.
+func (h bulkHead) receive(c net.Conn) (t bulkTail, err error) {
+	block := make([]byte, readSize)
+	began := time.Now()
+	warm, end := began.Add(time.Duration(h.Warm)), began.Add(time.Duration(h.Warm+h.Length))
+	c.SetReadDeadline(end)
+	defer c.SetReadDeadline(time.Time{})
+	for {
+		n, err := c.Read(block)
+		now := time.Now()
+		switch {
+		case !now.Before(end) || errors.Is(err, os.ErrDeadlineExceeded):
+			t.Took = int64(now.Sub(warm))
+			t.Bytes += int64(n)
+			return t, nil
+		case err != nil:
+			return t, err
+		case now.Before(warm):
+			t.Before += int64(n)
+		default:
+			t.Bytes += int64(n)
+		}
 	}
-	return half.CloseWrite()
 }
 
 // together runs f n times at once and waits.

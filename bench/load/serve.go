@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"time"
 )
 
 // Ports of the services.
@@ -57,20 +56,24 @@ func accept(ln net.Listener, handle func(net.Conn)) {
 }
 
 // handleBulk takes a stream and says how long it was, or sends one, as its head
-// demands.
+// demands. The other end closes first.
 func handleBulk(c net.Conn) {
 	var h bulkHead
 	if err := binary.Read(c, binary.BigEndian, &h); err != nil {
 		return
 	}
-	if h.Length == 0 {
-		n, _ := io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, readSize))
-		binary.Write(c, binary.BigEndian, n)
+	if h.Send != 0 {
+		if h.send(c) == nil {
+			c.Read(make([]byte, 1))
+		}
 		return
 	}
-	if writeFor(c, time.Duration(h.Length)) == nil {
-		c.Read(make([]byte, 1)) // the other end closes first
+	t, err := h.receive(c)
+	if err != nil {
+		return
 	}
+	binary.Write(c, binary.BigEndian, t)
+	io.CopyBuffer(io.Discard, struct{ io.Reader }{c}, make([]byte, readSize))
 }
 
 func handleEcho(c net.Conn) { io.Copy(c, struct{ io.Reader }{c}) }

@@ -15,11 +15,8 @@ const arrivalWait = 300 * time.Millisecond
 func bulk(streams int) work {
 	return func(p *pair) (rounds.Sample, error) {
 		s := rounds.Sample{}
-		for _, d := range []struct {
-			name    string
-			receive bool
-		}{{"send", false}, {"receive", true}} {
-			if err := p.oneBulk(s, d.name, load.Bulk{To: p.right.ip, Streams: streams, Length: p.length, Receive: d.receive}); err != nil {
+		for _, receive := range []bool{false, true} {
+			if err := p.oneBulk(s, load.Bulk{To: p.right.ip, Streams: streams, Length: p.length, Receive: receive}); err != nil {
 				return nil, err
 			}
 		}
@@ -29,7 +26,12 @@ func bulk(streams int) work {
 	}
 }
 
-func (p *pair) oneBulk(s rounds.Sample, name string, b load.Bulk) error {
+// oneBulk measures streams in one direction.
+func (p *pair) oneBulk(s rounds.Sample, b load.Bulk) error {
+	name := "send"
+	if b.Receive {
+		name = "receive"
+	}
 	var done load.Bulked
 	relay, err := p.relayCPU()
 	if err != nil {
@@ -43,8 +45,8 @@ func (p *pair) oneBulk(s rounds.Sample, name string, b load.Bulk) error {
 	if err != nil {
 		return err
 	}
-	gb := float64(done.Bytes) / 1e9
-	s[name] = 8000 * gb / done.Seconds
+	gb := float64(done.Before+done.Bytes) / 1e9
+	s[name] = done.Mbits
 	s[name+" CPU"] = cpu / gb
 	s[name+" CPU of the relay"] = (after - relay).Seconds() / gb
 	return nil
