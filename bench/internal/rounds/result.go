@@ -84,6 +84,9 @@ func spread(sorted []float64) string {
 // metric, and whether the bounds are kept.
 func (res Result) ratios(i int) (all []string) {
 	compared := slices.DeleteFunc(slices.Clone(res.row.Variants), func(v Variant) bool { return v.Shown })
+	if len(compared) == 0 {
+		return nil
+	}
 	last := len(compared) - 1
 	base := Median(res.values(compared[last], res.row.Metrics[i]))
 	for _, v := range compared[:last] {
@@ -97,6 +100,19 @@ func (res Result) ratios(i int) (all []string) {
 			text = fmt.Sprintf("%.3g", own/base)
 		}
 		all = append(all, text+m.verdict(own, own/base))
+	}
+	return append(all, res.floors(res.row.Metrics[i])...)
+}
+
+// floors returns the ratio of the first variant's median to those that are
+// promised to be beside it, and whether they are.
+func (res Result) floors(m Metric) (all []string) {
+	own := Median(res.values(res.row.Variants[0], m))
+	for _, f := range m.Beside {
+		base := Median(res.values(Variant{Name: f.Variant}, m))
+		if base != 0 {
+			all = append(all, fmt.Sprintf("%.3g of %s%s", own/base, f.Variant, Metric{RatioLeast: f.Least}.verdict(own, own/base)))
+		}
 	}
 	return all
 }

@@ -39,6 +39,14 @@ type Metric struct {
 	// The bounds are what the product promises of our median: of its ratio to
 	// the reference's, and by itself; 0: nothing.
 	RatioMost, RatioLeast, Least, Most float64
+
+	Beside []Floor // what the product promises of the ratio to other variants
+}
+
+// A Floor is the least ratio of our median to that of another variant.
+type Floor struct {
+	Variant string
+	Least   float64
 }
 
 // A Variant is whose programs are at work.

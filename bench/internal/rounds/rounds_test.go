@@ -55,7 +55,7 @@ func TestDisturbed(t *testing.T) {
 // TestPrint: a table shows medians, ratios, and which bounds are kept.
 func TestPrint(t *testing.T) {
 	variants := []Variant{{Name: "ours"}, {Name: "reference"}, {Name: "kernel", Shown: true}}
-	metrics := []Metric{{Name: "speed", Unit: "m/s", RatioLeast: 2}, {Name: "weight", RatioMost: 0.5, Most: 8}, {Name: "share", Least: 80}}
+	metrics := []Metric{{Name: "speed", Unit: "m/s", RatioLeast: 2, Beside: []Floor{{"kernel", 0.1}}}, {Name: "weight", RatioMost: 0.5, Most: 8}, {Name: "share", Least: 80}}
 	res := Result{Row: "cars", row: Row{"cars", variants, metrics}, Repeated: 1, Samples: map[string][]Sample{
 		"ours":      {{"speed": 7, "weight": 9, "share": 90}, {"speed": 5, "weight": 9, "share": 90}, {"speed": 6, "weight": 9, "share": 90}},
 		"reference": {{"speed": 2, "weight": 10, "share": 0}},
@@ -64,7 +64,7 @@ func TestPrint(t *testing.T) {
 	var b bytes.Buffer
 	res.Print(&b)
 	for _, want := range []string{
-		"6 (5..7)", "3 ok (>= 2)", "0.9 MISSED (want <= 0.5) MISSED (want own <= 8)", "- ok (own >= 80)", "100 (100..100)", "1 rounds repeated",
+		"6 (5..7)", "3 ok (>= 2), 0.06 of kernel MISSED (want >= 0.1)", "0.9 MISSED (want <= 0.5) MISSED (want own <= 8)", "- ok (own >= 80)", "100 (100..100)", "1 rounds repeated",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
