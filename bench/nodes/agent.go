@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/seed94491740/tsnode/bench/internal/link"
 	"github.com/seed94491740/tsnode/bench/internal/rounds"
 	"github.com/seed94491740/tsnode/bench/load"
 )
@@ -20,7 +21,15 @@ const (
 	ours   kind = "ours"
 	tsnet  kind = "tsnet"
 	kernel kind = "kernel" // no node at all
+
+	// The kernel with a congestion control of TCP.
+	cubic kind = "cubic"
+	reno  kind = "reno"
+	bbr   kind = "bbr"
 )
+
+// isKernel reports whether an agent has no node.
+func (k kind) isKernel() bool { return k != ours && k != tsnet }
 
 // pathWait is how long two nodes may take to find the path that a row wants.
 const pathWait = time.Minute
@@ -41,8 +50,11 @@ func (f *field) startAgent(ctx context.Context, k kind, at site, c *controlProce
 	f.started++
 	name := fmt.Sprintf("%s-%s%d", k, at.name, f.started)
 	var args []string
-	if k == kernel {
+	if k.isKernel() {
 		args = append(args, "-kernel", at.ip.String())
+	}
+	if k.isKernel() && k != kernel {
+		args = append(args, "-congestion", string(k))
 	}
 	if f.profile != "" {
 		args = append(args, "-cpuprofile", filepath.Join(f.profile, name+".pprof"))
@@ -51,7 +63,7 @@ func (f *field) startAgent(ctx context.Context, k kind, at site, c *controlProce
 	if c != nil {
 		a.join.Control, a.join.AuthKey = c.tailnet.URL, c.tailnet.AuthKey
 	}
-	a.process, err = f.start(ctx, at, path, args...)
+	a.process, err = f.start(ctx, at, nil, path, args...)
 	return a, err
 }
 
@@ -77,12 +89,15 @@ func (a *agent) usage() (u load.Usage, err error) {
 }
 
 // A way is how packets get from one node to another.
-type way string
+type way struct {
+	path string           // as the nodes call it
+	link *link.Conditions // of what is between the far sites; nil: they are near
+}
 
-// The ways, as the nodes call them.
-const (
-	direct  way = "direct"
-	relayed way = "relay"
+// The ways of near sites.
+var (
+	direct  = way{path: "direct"}
+	relayed = way{path: "relay"}
 )
 
 // A pair is two nodes of a tailnet that have found their way to each other. The
@@ -91,6 +106,7 @@ type pair struct {
 	*field
 	left, right *agent
 	control     *controlProcess // nil for the kernel
+	link        *linkProcess    // nil unless they are far from each other
 }
 
 // A work is what a pair does in a round, and what comes of it.
@@ -113,20 +129,19 @@ func (f *field) withPair(ctx context.Context, k kind, w way, r *rounds.Round, do
 }
 
 func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
-	if p.ground.cable != nil {
-		if err := p.ground.cable(w == direct); err != nil {
-			return err
-		}
+	left, right, err := p.joinSites(ctx, w)
+	if err != nil {
+		return err
 	}
-	if k != kernel {
+	if !k.isKernel() {
 		if p.control, err = p.startControl(ctx, 0); err != nil {
 			return err
 		}
 	}
-	if p.right, err = p.startAgent(ctx, k, p.ground.right, p.control); err != nil {
+	if p.right, err = p.startAgent(ctx, k, right, p.control); err != nil {
 		return err
 	}
-	if p.left, err = p.startAgent(ctx, k, p.ground.left, p.control); err != nil {
+	if p.left, err = p.startAgent(ctx, k, left, p.control); err != nil {
 		return err
 	}
 	if err := errors.Join(p.right.up(1), p.left.up(1)); err != nil {
@@ -135,7 +150,21 @@ func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
 	if err := p.right.ask("serve", load.Nothing{}, &load.Nothing{}); err != nil {
 		return err
 	}
-	return p.left.ask("await", load.Await{To: p.right.ip, Path: string(w), Limit: pathWait}, &load.Path{})
+	return p.left.ask("await", load.Await{To: p.right.ip, Path: w.path, Limit: pathWait}, &load.Path{})
+}
+
+// joinSites joins two sites as a way wants, and returns them.
+func (p *pair) joinSites(ctx context.Context, w way) (left, right site, err error) {
+	if p.ground.cable != nil {
+		if err := p.ground.cable(w == direct); err != nil {
+			return left, right, err
+		}
+	}
+	if w.link == nil {
+		return p.ground.left, p.ground.right, nil
+	}
+	p.link, err = p.startLink(ctx, *w.link)
+	return p.ground.far.left, p.ground.far.right, err
 }
 
 // stop ends all processes; some may not have been started.
@@ -148,12 +177,18 @@ func (p *pair) stop() {
 	if p.control != nil {
 		p.control.stop()
 	}
+	if p.link != nil {
+		p.link.stop()
+	}
 }
 
 func (p *pair) pids() []int {
 	pids := []int{p.left.pid(), p.right.pid()}
 	if p.control != nil {
 		pids = append(pids, p.control.pid())
+	}
+	if p.link != nil {
+		pids = append(pids, p.link.pid())
 	}
 	return pids
 }

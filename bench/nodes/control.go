@@ -51,7 +51,7 @@ func (f *field) startControl(ctx context.Context, synthetic int) (*controlProces
 	if err != nil {
 		return nil, err
 	}
-	p, err := f.start(ctx, f.ground.core, self, controlRole, netip.AddrPortFrom(f.ground.core.ip, 0).String())
+	p, err := f.start(ctx, f.ground.core, nil, self, controlRole, netip.AddrPortFrom(f.ground.core.ip, 0).String())
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type ground struct {
 	about             string
 
 	cable func(up bool) error // joins left and right, or parts them; nil: always joined
+	far   *distance           // left and right at the ends of a link; nil: there is none
 	close func()
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/netip"
+	"os"
 
 	"github.com/seed94491740/tsnode/bench/internal/netns"
 )
@@ -11,6 +12,7 @@ import (
 const (
 	cableName = "cable" // of left and right, to each other
 	coreName  = "core"  // of left and right, to the core
+	farName   = "far"   // of left and right, to each other over a link
 )
 
 // Addresses of the ground. Each site's default route leads to the core, which
@@ -20,6 +22,9 @@ var (
 	leftAddr  = netip.MustParsePrefix("192.168.77.1/24")
 	rightAddr = netip.MustParsePrefix("192.168.77.2/24")
 	coreAddr  = netip.MustParseAddr("192.0.2.1") // RFC 5737
+
+	farLeftAddr  = netip.MustParsePrefix("192.168.80.1/24")
+	farRightAddr = netip.MustParsePrefix("192.168.80.2/24")
 )
 
 // namespaces makes a ground of three network namespaces.
@@ -57,6 +62,14 @@ func namespaces() (*ground, error) {
 				return errors.Join(left.Up(cableName), right.Up(cableName))
 			}
 			return errors.Join(left.Down(cableName), right.Down(cableName))
+		},
+		far: &distance{
+			left: site{"left", farLeftAddr.Addr(), left.Start}, right: site{"right", farRightAddr.Addr(), right.Start},
+			lay: func() ([]*os.File, error) {
+				l, err1 := left.TUN(farName, farLeftAddr)
+				r, err2 := right.TUN(farName, farRightAddr)
+				return []*os.File{l, r}, errors.Join(err1, err2)
+			},
 		},
 		close: end,
 	}, nil

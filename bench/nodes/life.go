@@ -31,10 +31,9 @@ func (f *field) starting(ctx context.Context, k kind, r *rounds.Round) (rounds.S
 	}
 	s["running"] = time.Since(began).Seconds()
 	for _, step := range []struct {
-		name string
-		path way
-	}{{"first byte", ""}, {"direct path", direct}} {
-		w := load.Await{To: p.right.ip, Path: string(step.path), Limit: pathWait}
+		name, path string
+	}{{"first byte", ""}, {"direct path", direct.path}} {
+		w := load.Await{To: p.right.ip, Path: step.path, Limit: pathWait}
 		if err := p.left.ask("await", w, &load.Path{}); err != nil {
 			return nil, err
 		}

@@ -34,7 +34,10 @@ import (
 type settings struct {
 	rounds.Settings
 	rows    []string      // empty: all
+	kinds   []string      // of variants; empty: all
 	length  time.Duration // of one transfer
+	warm    time.Duration // that a transfer over a link runs before it is measured
+	bursts  time.Duration // from one burst of losses to the next
 	settle  time.Duration // before memory is read
 	idle    time.Duration // how long an idle node is watched
 	conns   int           // connections of a round
@@ -53,6 +56,9 @@ func main() { os.Exit(command(os.Args[1:])) }
 func command(args []string) int {
 	if len(args) == 2 && args[0] == controlRole {
 		return exitCode(runControl(args[1]))
+	}
+	if len(args) == 1 && args[0] == linkRole {
+		return exitCode(runLink())
 	}
 	s, err := parse(args, os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -81,7 +87,10 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	s.AddFlags(fs)
 	s.Progress = stderr
 	rows := fs.String("rows", "", "what to measure, by name and commas (default all)")
+	kinds := fs.String("kinds", "", "whose programs to measure, by name and commas (default all)")
 	fs.DurationVar(&s.length, "time", 5*time.Second, "length of each transfer")
+	fs.DurationVar(&s.warm, "warm", 3*time.Second, "time that a transfer over a link runs before it is measured: slow start takes a second at 66 ms")
+	fs.DurationVar(&s.bursts, "bursts", 10*time.Second, "time from one burst of losses to the next; transfers with bursts last as long at least")
 	fs.DurationVar(&s.settle, "settle", 5*time.Second, "time that nodes are left alone before their memory is read")
 	fs.DurationVar(&s.idle, "idle", time.Minute, "time that an idle node is watched")
 	fs.IntVar(&s.conns, "conns", 2000, "connections of a round")
@@ -97,6 +106,9 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	}
 	if *rows != "" {
 		s.rows = strings.Split(*rows, ",")
+	}
+	if *kinds != "" {
+		s.kinds = strings.Split(*kinds, ",")
 	}
 	return s, s.check(fs)
 }
@@ -157,6 +169,9 @@ func run(ctx context.Context, s settings) error {
 // choose returns the rows of these names, all if there is none.
 func (f *field) choose(names []string) ([]rounds.Row, error) {
 	all := f.rows()
+	if len(f.kinds) > 0 {
+		all = only(all, f.kinds)
+	}
 	if len(names) == 0 {
 		return all, nil
 	}
@@ -169,6 +184,17 @@ func (f *field) choose(names []string) ([]rounds.Row, error) {
 		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
+}
+
+// only takes the variants of other names out of rows.
+func only(all []rounds.Row, names []string) (left []rounds.Row) {
+	for _, r := range all {
+		r.Variants = slices.DeleteFunc(r.Variants, func(v rounds.Variant) bool { return !slices.Contains(names, v.Name) })
+		if len(r.Variants) > 0 {
+			left = append(left, r)
+		}
+	}
+	return left
 }
 
 func namesOf(all []rounds.Row) (names []string) {

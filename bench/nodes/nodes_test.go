@@ -11,9 +11,10 @@ import (
 	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
 
-// TestMain is the control server when the program has started itself.
+// TestMain is the control server or the link when the program has started
+// itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == controlRole {
+	if len(os.Args) > 1 && (os.Args[1] == controlRole || os.Args[1] == linkRole) {
 		os.Exit(command(os.Args[1:]))
 	}
 	os.Exit(m.Run())
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 func smallField(t *testing.T) *field {
 	f, err := newField(settings{
 		Settings: rounds.Settings{Rounds: 1, Noise: 1, Progress: io.Discard},
-		length:   100 * time.Millisecond, settle: time.Millisecond, idle: 10 * time.Millisecond,
+		length:   100 * time.Millisecond, warm: 300 * time.Millisecond, bursts: time.Second, settle: time.Millisecond, idle: 10 * time.Millisecond,
 		conns: 20, stall: time.Minute, rate: 1000, peers: []int{20}, nodes: []int{3},
 	})
 	if err != nil {

@@ -25,10 +25,11 @@ type process struct {
 	client *load.Client
 }
 
-// start starts a program at a site; when ctx ends it is killed.
-func (f *field) start(ctx context.Context, at site, path string, args ...string) (*process, error) {
+// start starts a program at a site, which inherits files; when ctx ends it is
+// killed.
+func (f *field) start(ctx context.Context, at site, files []*os.File, path string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, files
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -13,6 +13,9 @@ func (f *field) rows() []rounds.Row {
 	if f.ground.cable != nil {
 		all = append(all, f.trafficRows(relayed, "-relayed")...)
 	}
+	if f.ground.far != nil {
+		all = append(all, f.farRows()...)
+	}
 	all = append(all, f.packetRows()...)
 	all = append(all, f.connRows()...)
 	all = append(all, f.lifeRows()...)

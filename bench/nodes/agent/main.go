@@ -6,7 +6,6 @@ import (
 	"context"
 	"flag"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -18,9 +17,10 @@ import (
 
 func main() {
 	kernel := flag.String("kernel", "", "be no node, but the machine under this address")
+	congestion := flag.String("congestion", "", "congestion control of the machine's TCP; empty: its default")
 	load.Main(func(j load.Join) load.Node {
 		if *kernel != "" {
-			return machine(*kernel)
+			return newMachine(*kernel, *congestion)
 		}
 		return newOurs(j)
 	})
@@ -58,30 +58,3 @@ func (n ours) Path(_ context.Context, peer netip.Addr) (string, error) {
 	}
 	return "", nil
 }
-
-// machine is the kernel under one address of the machine.
-type machine string
-
-// Up implements load.Node.
-func (m machine) Up(context.Context) (netip.Addr, error) { return netip.ParseAddr(string(m)) }
-
-// Dial implements load.Node.
-func (machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, network, address)
-}
-
-// Listen implements load.Node.
-func (m machine) Listen(network, addr string) (net.Listener, error) {
-	return net.Listen(network, string(m)+addr)
-}
-
-// ListenPacket implements load.Node.
-func (machine) ListenPacket(network, addr string) (net.PacketConn, error) {
-	return net.ListenPacket(network, addr)
-}
-
-// Path implements load.Node.
-func (machine) Path(context.Context, netip.Addr) (string, error) { return "direct", nil }
-
-// Close implements load.Node.
-func (machine) Close() error { return nil }
