@@ -182,17 +182,11 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// A Service is one actor of the pipeline, to be run by a supervisor.
-type Service interface {
-	Serve(ctx context.Context) error
-	String() string
-}
-
 // Services returns the actors of the pipeline: the tunnel's engine, the keeper
 // of peers and routes, and the outbound loops. Each may fail and be started again
 // alone; flows, sessions and routes outlive that.
-func (d *Dataplane) Services() []Service {
-	return []Service{tunnelService{d.engine}, &peersService{d}, &outboundService{d}}
+func (d *Dataplane) Services() []actor.Service {
+	return []actor.Service{tunnelService{d.engine}, &peersService{d}, &outboundService{d}}
 }
 
 // tunnelService names the engine for the supervisor.

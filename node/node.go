@@ -11,9 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thejerf/suture/v4"
-
 	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/state"
 )
@@ -77,9 +76,9 @@ type Node struct {
 
 // seams are what tests put in place of parts of a node.
 type seams struct {
-	sabotage func(suture.Service) suture.Service // wraps actors, for tests of supervision
-	overlay  *overlay                            // nil: netstack
-	loops    int                                 // 0: by the number of cores
+	sabotage func(actor.Service) actor.Service // wraps actors, for tests of supervision
+	overlay  *overlay                          // nil: netstack
+	loops    int                               // 0: by the number of cores
 }
 
 // life is how far a node has come.

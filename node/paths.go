@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/thejerf/suture/v4"
-
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/disco"
@@ -137,8 +135,8 @@ func (s *paths) hooks(r *runtime) dataplane.Hooks {
 }
 
 // services returns the actors that find paths.
-func (s *paths) services(r *runtime, p *plane) []suture.Service {
-	return []suture.Service{s.prober, s.finder, s.mapper, &pathKeeper{r, p}}
+func (s *paths) services(r *runtime, p *plane) []actor.Service {
+	return []actor.Service{s.prober, s.finder, s.mapper, &pathKeeper{r, p}}
 }
 
 // An activity is when tunnel packets last came or went.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/thejerf/suture/v4"
-
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
@@ -75,24 +73,21 @@ func (p *plane) setSocketOptions(port uint16, has func(string) bool) {
 	})
 }
 
-// supervisor returns the plane's part of the tree.
-func (p *plane) supervisor(r *runtime) *suture.Supervisor {
-	sub := func(name string, services ...suture.Service) *suture.Supervisor {
-		s := suture.New(name, actor.Spec(r.log))
-		for _, service := range services {
-			s.Add(r.supervised(service))
+// start runs the plane's part of the tree.
+func (p *plane) start(r *runtime, tree *actor.Tree) {
+	for _, part := range []struct {
+		name     string
+		services []actor.Service
+	}{
+		{"underlay", []actor.Service{p.socket, p.relays}},
+		{"paths", p.paths.services(r, p)},
+		{"dataplane", p.data.Services()},
+	} {
+		supervisor := tree.Supervisor(part.name)
+		for _, s := range part.services {
+			supervisor.Go(r.supervised(s))
 		}
-		return s
 	}
-	var pipeline []suture.Service
-	for _, s := range p.data.Services() {
-		pipeline = append(pipeline, s)
-	}
-	return sub("plane",
-		sub("underlay", p.socket, p.relays),
-		sub("paths", p.paths.services(r, p)...),
-		sub("dataplane", pipeline...),
-	)
 }
 
 // A relayState is what the plane tells about its relays.
@@ -132,22 +127,20 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 		return actor.Fatal(err)
 	}
 	s.plane.Store(p)
-	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		g.Go(func(context.Context) error { return p.supervisor(s.runtime).Serve(ctx) })
-		for {
-			st, relaysChanged := p.relays.Status().Load()
-			s.relays.Store(relayState{home: st.Home, connected: st.HomeConnected})
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-changed:
-				return nil
-			case <-relaysChanged:
-			}
+	tree := actor.NewTree(ctx, s.log)
+	defer tree.Stop()
+	p.start(s.runtime, tree)
+	for {
+		st, relaysChanged := p.relays.Status().Load()
+		s.relays.Store(relayState{home: st.Home, connected: st.HomeConnected})
+		select {
+		case <-tree.Context().Done():
+			return context.Cause(tree.Context())
+		case <-changed:
+			return nil
+		case <-relaysChanged:
 		}
-	})
+	}
 }
 
 // describe says where an endpoint is, for people.

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thejerf/suture/v4"
-
 	"github.com/seed94491740/tsnode/devnet"
 	"github.com/seed94491740/tsnode/internal/actor"
 )
@@ -31,7 +29,7 @@ func newSaboteur() *saboteur {
 
 // sabotaged is an actor with a child that panics when told.
 type sabotaged struct {
-	suture.Service
+	actor.Service
 	by *saboteur
 }
 
@@ -63,12 +61,7 @@ func (s *saboteur) starting(name string) (fire <-chan struct{}) {
 	return s.panics[name]
 }
 
-func (s *saboteur) wrap(a suture.Service) suture.Service {
-	if _, isTree := a.(*suture.Supervisor); isTree {
-		return a
-	}
-	return sabotaged{a, s}
-}
+func (s *saboteur) wrap(a actor.Service) actor.Service { return sabotaged{a, s} }
 
 // strike makes an actor panic, and waits until it has been started again.
 func (s *saboteur) strike(t *testing.T, name string) {

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/thejerf/suture/v4"
-
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/host"
@@ -153,25 +151,26 @@ func osName() string {
 func (r *runtime) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
-	tree := suture.New("node", actor.Spec(r.log))
-	for _, s := range []suture.Service{r.control, r.monitor, &watcher{r}, linkWatcher{r}, &planes{r}} {
-		tree.Add(r.supervised(s))
-	}
 	r.events.publish(Starting{})
-	go r.serve(ctx, tree)
+	tree := actor.NewTree(ctx, r.log)
+	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
+	supervisor := tree.Supervisor("node")
+	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, linkWatcher{r}, &planes{r}} {
+		supervisor.Go(r.supervised(s))
+	}
 }
 
-// serve runs the tree until it is cancelled or an actor ends the node.
-func (r *runtime) serve(ctx context.Context, tree *suture.Supervisor) {
+// onEnd waits for a tree that was cancelled or that an actor has ended.
+func (r *runtime) onEnd(ctx context.Context, tree *actor.Tree) {
 	defer r.end()
-	if err := tree.Serve(ctx); ctx.Err() == nil {
+	if err := tree.Wait(); ctx.Err() == nil {
 		r.fail(err)
 	}
 }
 
 // supervised returns what is added to a supervisor for an actor: the actor
 // itself, but in tests that make actors panic.
-func (r *runtime) supervised(s suture.Service) suture.Service {
+func (r *runtime) supervised(s actor.Service) actor.Service {
 	if r.seams.sabotage == nil {
 		return s
 	}

@@ -1,12 +1,14 @@
 package actor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
+	"sync"
 	"time"
-
-	"github.com/thejerf/suture/v4"
 )
 
 // A FatalError ends the whole node instead of restarting one actor.
@@ -18,51 +20,100 @@ func (e *FatalError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *FatalError) Unwrap() error { return e.Err }
 
-// Is makes suture end its supervisor, and so the tree above it.
-func (e *FatalError) Is(target error) bool { return target == suture.ErrTerminateSupervisorTree }
-
 // Fatal wraps an error that no restart can mend: key rejected, state
 // unreadable. It ends the node, which then reports err.
 func Fatal(err error) error { return &FatalError{err} }
 
-// Spec returns the supervisor settings of every supervisor of a node: up to
-// five failures in a row restart at once, then the supervisor pauses its
-// children for about 2 s; shutting down waits 5 s for a child at most.
-func Spec(log *slog.Logger) suture.Spec {
-	return suture.Spec{
-		EventHook:        func(e suture.Event) { logEvent(log, e) },
-		FailureThreshold: 5,
-		FailureDecay:     30, // seconds
-		FailureBackoff:   2 * time.Second,
-		Timeout:          5 * time.Second,
+// How a supervisor restarts what fails.
+const (
+	threshold = 5.0              // failures in a row that restart at once; one more pauses
+	decay     = 30 * time.Second // after which a failure counts half
+	pause     = 2 * time.Second  // times a random factor from 0.5 to 1.5
+)
+
+// A Supervisor restarts its actors when they end: up to five failures in a row
+// at once, then those that fail wait for about 2 s. It needs no goroutine of its
+// own, for each actor's own restarts it.
+type Supervisor struct {
+	tree *Tree
+	name string
+
+	mu       sync.Mutex
+	failures float64 // decayed
+	last     time.Time
+	resume   time.Time // when the pause ends
+}
+
+// Go starts an actor.
+func (s *Supervisor) Go(a Service) {
+	s.tree.enter(a)
+	go s.keep(a)
+}
+
+// keep runs an actor again and again until the tree ends.
+func (s *Supervisor) keep(a Service) {
+	defer s.tree.leave(a)
+	for ctx := s.tree.ctx; ; {
+		err := Guard(ctx, a.Serve)
+		if ctx.Err() != nil {
+			return
+		}
+		var fatal *FatalError
+		if errors.As(err, &fatal) {
+			s.tree.cancel(err)
+			return
+		}
+		logEnd(s.tree.log, a, err)
+		if !s.wait(ctx) {
+			return
+		}
 	}
 }
 
-// logEvent writes one line for each event of a supervisor. Names come from the
+// wait counts a failure and pauses if there were too many. It reports whether
+// the actor is to start again.
+func (s *Supervisor) wait(ctx context.Context) bool {
+	now := time.Now()
+	d, first := s.fail(now)
+	if d <= 0 {
+		return true
+	}
+	if !first {
+		return Sleep(ctx, d) == nil
+	}
+	s.tree.log.Warn("supervisor pauses its actors", "supervisor", s.name)
+	if Sleep(ctx, d) != nil {
+		return false
+	}
+	s.tree.log.Info("supervisor resumes its actors", "supervisor", s.name)
+	return true
+}
+
+// fail counts a failure and returns how long to wait after it; first says that
+// it began the pause.
+func (s *Supervisor) fail(now time.Time) (d time.Duration, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures = s.failures*math.Exp2(-float64(now.Sub(s.last))/float64(decay)) + 1
+	s.last = now
+	if d := s.resume.Sub(now); d > 0 {
+		return d, false
+	}
+	if s.failures <= threshold {
+		return 0, false
+	}
+	d = time.Duration(float64(pause) * (0.5 + rand.Float64()))
+	s.resume = now.Add(d)
+	return d, true
+}
+
+// logEnd writes one line about an actor that starts again. Names come from the
 // actors' String methods, which never show their fields.
-func logEvent(log *slog.Logger, event suture.Event) {
-	switch e := event.(type) {
-	case suture.EventServicePanic:
-		log.Error("actor panicked", "actor", e.ServiceName, "panic", e.PanicMsg, "stack", e.Stacktrace, "restarting", e.Restarting)
-	case suture.EventServiceTerminate:
-		logTermination(log, e)
-	case suture.EventBackoff:
-		log.Warn("supervisor pauses its actors", "supervisor", e.SupervisorName)
-	case suture.EventResume:
-		log.Info("supervisor resumes its actors", "supervisor", e.SupervisorName)
-	case suture.EventStopTimeout:
-		log.Error("actor did not stop in time", "actor", e.ServiceName, "supervisor", e.SupervisorName)
-	}
-}
-
-func logTermination(log *slog.Logger, e suture.EventServiceTerminate) {
-	err, _ := e.Err.(error)
+func logEnd(log *slog.Logger, a Service, err error) {
 	var panicked *PanicError
 	if errors.As(err, &panicked) {
-		log.Error("actor panicked", "actor", e.ServiceName, "panic", fmt.Sprint(panicked.Value), "stack", string(panicked.Stack), "restarting", e.Restarting)
+		log.Error("actor panicked", "actor", a.String(), "panic", fmt.Sprint(panicked.Value), "stack", string(panicked.Stack))
 		return
 	}
-	if e.Restarting {
-		log.Warn("actor restarts", "actor", e.ServiceName, "err", e.Err)
-	}
+	log.Warn("actor restarts", "actor", a.String(), "err", err)
 }

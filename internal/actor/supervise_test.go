@@ -11,8 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/thejerf/suture/v4"
 )
 
 // A script is an actor whose n-th Serve is its n-th step, the last one for
@@ -38,27 +36,27 @@ func waitDone(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// supervise runs the script under a supervisor for d and returns the
-// supervisor's error and log.
+// supervise runs the script under a supervisor for d and returns the tree's
+// error and log.
 func supervise(t *testing.T, d time.Duration, steps ...func(context.Context) error) (runs int, log string, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		s := &script{steps: steps}
-		sup := suture.New("test", Spec(slog.New(slog.NewTextHandler(&out, nil))))
-		sup.Add(s)
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
-		err = sup.Serve(ctx)
+		tree := NewTree(ctx, slog.New(slog.NewTextHandler(&out, nil)))
+		tree.Supervisor("test").Go(s)
+		err = tree.Wait()
 		time.Sleep(time.Hour) // until an actor that did not stop in time has ended
 		runs, log = s.runs, out.String()
 	})
 	return runs, log, err
 }
 
-// TestSpecRestarts: a failed or panicked actor is restarted at once, and the
+// TestSupervisorRestarts: a failed or panicked actor is restarted at once, and the
 // log says so once, with its name and cause.
-func TestSpecRestarts(t *testing.T) {
+func TestSupervisorRestarts(t *testing.T) {
 	runs, log, err := supervise(t, time.Minute, fail, boom, quiet, waitDone)
 	if runs != 4 || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%d runs, %v; want 4", runs, err)
@@ -77,9 +75,9 @@ func TestSpecRestarts(t *testing.T) {
 	}
 }
 
-// TestSpecPauses: an actor that keeps failing is paused about 2 s after every
+// TestSupervisorPauses: an actor that keeps failing is paused about 2 s after every
 // five failures.
-func TestSpecPauses(t *testing.T) {
+func TestSupervisorPauses(t *testing.T) {
 	runs, log, _ := supervise(t, 20*time.Second, fail)
 	if runs < 10 || runs > 100 {
 		t.Errorf("%d runs in 20 s", runs)
@@ -89,23 +87,23 @@ func TestSpecPauses(t *testing.T) {
 	}
 }
 
-// TestFatal: a fatal error is not restarted and comes out of the supervisor's
-// tree with its cause.
+// TestFatal: a fatal error is not restarted and comes out of the tree with its
+// cause.
 func TestFatal(t *testing.T) {
 	runs, _, err := supervise(t, time.Minute, func(context.Context) error {
 		return fmt.Errorf("control: %w", Fatal(errChild))
 	})
-	if runs != 1 || !errors.Is(err, suture.ErrTerminateSupervisorTree) {
-		t.Errorf("%d runs, %v; want one, and the end of the tree", runs, err)
+	var fatal *FatalError
+	if runs != 1 || !errors.As(err, &fatal) || !errors.Is(err, errChild) {
+		t.Errorf("%d runs, %v; want one, and the end of the tree with its cause", runs, err)
 	}
-	e := Fatal(errChild)
-	if !errors.Is(e, errChild) || e.Error() != errChild.Error() || errors.Is(e, suture.ErrDoNotRestart) {
+	if e := Fatal(errChild); !errors.Is(e, errChild) || e.Error() != errChild.Error() {
 		t.Errorf("Fatal is %v", e)
 	}
 }
 
-// TestSpecStopTimeout: an actor that does not stop is named.
-func TestSpecStopTimeout(t *testing.T) {
+// TestSupervisorStopTimeout: an actor that does not stop is named.
+func TestSupervisorStopTimeout(t *testing.T) {
 	_, log, _ := supervise(t, time.Second, func(context.Context) error {
 		time.Sleep(time.Minute)
 		return nil
@@ -115,14 +113,71 @@ func TestSpecStopTimeout(t *testing.T) {
 	}
 }
 
-// TestLogEventPanic: a panic that reaches the supervisor is logged with its
-// stack.
-func TestLogEventPanic(t *testing.T) {
-	var out bytes.Buffer
-	logEvent(slog.New(slog.NewTextHandler(&out, nil)), suture.EventServicePanic{ServiceName: "a.B", PanicMsg: "boom", Stacktrace: "at x", Restarting: true})
-	for _, want := range []string{"actor panicked", "a.B", "boom", "at x", "restarting=true"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("log lacks %q: %s", want, out.String())
+// TestSupervisorPausesAlone: what one supervisor pauses, another does not, and
+// an actor that runs goes on through the pause of its own.
+func TestSupervisorPausesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		tree := NewTree(ctx, slog.New(slog.DiscardHandler))
+		paused, other := tree.Supervisor("paused"), tree.Supervisor("other")
+		failing := &script{steps: []func(context.Context) error{fail}}
+		sibling := &script{steps: []func(context.Context) error{waitDone}}
+		late := &script{steps: []func(context.Context) error{failAfter(100 * time.Millisecond), waitDone}}
+		alone := &script{steps: []func(context.Context) error{failAfter(100 * time.Millisecond), waitDone}}
+		paused.Go(failing)
+		paused.Go(sibling)
+		paused.Go(late)
+		other.Go(alone)
+		if err := tree.Wait(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
 		}
+		if failing.runs != 6 || sibling.runs != 1 || late.runs != 1 || alone.runs != 2 {
+			t.Errorf("runs %d, %d, %d, %d; want 6, then a pause; 1; 1, held back; 2", failing.runs, sibling.runs, late.runs, alone.runs)
+		}
+	})
+}
+
+func failAfter(d time.Duration) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := Sleep(ctx, d); err != nil {
+			return err
+		}
+		return errChild
 	}
+}
+
+// TestSupervisorForgives: failures far apart never pause.
+func TestSupervisorForgives(t *testing.T) {
+	runs, log, _ := supervise(t, time.Hour, failAfter(10*time.Second))
+	if runs < 350 || strings.Contains(log, "pauses") {
+		t.Errorf("%d runs in an hour; paused: %v", runs, strings.Contains(log, "pauses"))
+	}
+}
+
+// TestTreeOfATree: a fatal error in an inner tree ends the outer one through the
+// actor that keeps it, and a tree is stopped from outside.
+func TestTreeOfATree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		outer := NewTree(t.Context(), log)
+		sibling := &script{steps: []func(context.Context) error{waitDone}}
+		outer.Supervisor("outer").Go(sibling)
+		outer.Supervisor("outer").Go(&script{steps: []func(context.Context) error{func(ctx context.Context) error {
+			inner := NewTree(ctx, log)
+			inner.Supervisor("inner").Go(&script{steps: []func(context.Context) error{func(context.Context) error { return Fatal(errChild) }}})
+			return inner.Wait()
+		}}})
+		if err := outer.Wait(); !errors.Is(err, errChild) {
+			t.Errorf("the outer tree ended with %v", err)
+		}
+		again := NewTree(t.Context(), log)
+		ended := 0
+		again.Supervisor("again").Go(&script{steps: []func(context.Context) error{untilDone(&ended)}})
+		synctest.Wait()
+		again.Stop()
+		if ended != 1 || again.Context().Err() == nil {
+			t.Error("a stopped tree has an actor that runs")
+		}
+	})
 }
