@@ -28,7 +28,7 @@ type plane struct {
 func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	p := new(plane)
 	receiver := func() transport.Receiver { return p.data.NewReceiver() }
-	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Logger: r.log})
+	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Sockets: r.loops, Logger: r.log})
 	relays := derp.Config{
 		Network: r.network, Private: private, Map: r.derpMap, Home: r.home,
 		NewReceiver: receiver, Proxy: r.proxy, Logger: r.log,

@@ -52,7 +52,7 @@ func (n *fakeNetwork) ListenUDP(_ context.Context, family string, port uint16) (
 	if family == "udp6" {
 		addr = netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 	}
-	c := &fakeConn{addr: addr, reads: make(chan read, 100), closed: make(chan struct{}), segmentation: true, coalescing: true}
+	c := newFakeConn(addr)
 	if n.conns == nil {
 		n.conns = make(map[string]*fakeConn)
 	}
@@ -89,9 +89,34 @@ type fakeConn struct {
 	once   sync.Once
 
 	mu                       sync.Mutex
-	fail                     error // of WriteBursts
+	shares                   []*fakeConn // made by Share
+	maxShares                int         // that Share makes before it fails
+	fail                     error       // of WriteBursts
 	sent                     []packet.Burst
 	segmentation, coalescing bool
+}
+
+func newFakeConn(addr netip.AddrPort) *fakeConn {
+	return &fakeConn{addr: addr, reads: make(chan read, 100), closed: make(chan struct{}), maxShares: 100, segmentation: true, coalescing: true}
+}
+
+func (c *fakeConn) Share(context.Context) (host.UDPConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.shares) == c.maxShares {
+		return nil, errNoShare
+	}
+	c.shares = append(c.shares, newFakeConn(c.addr))
+	return c.shares[len(c.shares)-1], nil
+}
+
+var errNoShare = errors.New("port may not be shared")
+
+// all returns the socket and what it shares its port with.
+func (c *fakeConn) all() []*fakeConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*fakeConn{c}, c.shares...)
 }
 
 func (c *fakeConn) ReadBatch(ms []host.Message) (int, error) {

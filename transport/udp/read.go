@@ -30,33 +30,32 @@ const (
 	maxReadFailures = 10
 )
 
-func (s *Socket) v4reader(ctx context.Context) error { return s.read(ctx, &s.v4) }
-
-func (s *Socket) v6reader(ctx context.Context) error { return s.read(ctx, &s.v6) }
-
 // A reader is one receive goroutine with all it needs.
 type reader struct {
-	stats    *counters
+	socket   *Socket
+	family   *family
+	conn     *actor.Cell[host.UDPConn] // one of the family's
 	receiver transport.Receiver
 	messages []host.Message
+	crowded  bool // that the socket is was told
 }
 
-func newReader(stats *counters, r transport.Receiver) *reader {
+func newReader(s *Socket, f *family, i int) *reader {
 	arena := make([]byte, readBuffers*readBuffer)
 	ms := make([]host.Message, readBuffers)
 	for i := range ms {
 		ms[i].Buf = arena[i*readBuffer : (i+1)*readBuffer : (i+1)*readBuffer]
 	}
-	return &reader{stats, r, ms}
+	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver(), messages: ms}
 }
 
-// read reads whatever socket the family has, across rebinds, until ctx ends.
-func (s *Socket) read(ctx context.Context, f *family) error {
-	r := newReader(&s.stats, s.newReceiver())
+// read reads whatever socket is in its place, across rebinds, until ctx ends.
+func (r *reader) read(ctx context.Context) error {
 	for {
-		c, changed := f.conn.Load()
-		if c != nil && !r.drain(ctx, c) && f.conn.Get() == c {
-			post(s.broken)
+		c, changed := r.conn.Load()
+		r.crowded = len(r.family.conns) == 1 // nothing to tell
+		if c != nil && !r.drain(ctx, c) && r.conn.Get() == c {
+			post(r.socket.broken)
 		}
 		select {
 		case <-ctx.Done():
@@ -75,10 +74,14 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 		case err == nil:
 			pause.Reset()
 			r.deliver(r.messages[:n])
+			if !r.crowded && crowd(r.messages[:n]) {
+				r.crowded = true
+				r.socket.tellCrowded(r.family)
+			}
 		case errors.Is(err, net.ErrClosed):
 			return true
 		default: // of one datagram, as WSAEMSGSIZE is (PATH-59)
-			r.stats.readErrors.Add(1)
+			r.socket.stats.readErrors.Add(1)
 			if pause.Failures() == maxReadFailures {
 				return false
 			}
@@ -89,13 +92,27 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 	}
 }
 
+// crowd reports whether a read was full of more than one sender's datagrams: the
+// goroutine that reads them does not keep up, and another could help.
+func crowd(ms []host.Message) bool {
+	if len(ms) < readBuffers {
+		return false
+	}
+	for i := range ms {
+		if ms[i].From != ms[0].From {
+			return true
+		}
+	}
+	return false
+}
+
 // deliver hands one batch to the receiver.
 func (r *reader) deliver(ms []host.Message) {
 	more, datagrams := 0, 0
 	for i := range ms {
 		more += ms[i].N
 	}
-	r.stats.receivedBytes.Add(uint64(more))
+	r.socket.stats.receivedBytes.Add(uint64(more))
 	for i := range ms {
 		m := &ms[i]
 		more -= m.N
@@ -109,6 +126,6 @@ func (r *reader) deliver(ms []host.Message) {
 		datagrams += count
 		r.receiver.Receive(transport.Endpoint{Addr: m.From}, m.Buf[:m.N], segment, more)
 	}
-	r.stats.received.Add(uint64(datagrams))
+	r.socket.stats.received.Add(uint64(datagrams))
 	r.receiver.Flush()
 }

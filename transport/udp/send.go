@@ -27,9 +27,9 @@ func (s *Socket) Send(to transport.Endpoint, bursts []packet.Burst) error {
 	if to.VNI == 0 && hasRoom(bursts) {
 		bursts = withoutRoom(bursts)
 	}
-	f := &s.v6
+	f := s.v6
 	if to.Addr.Addr().Unmap().Is4() {
-		f = &s.v4
+		f = s.v4
 	}
 	n, size := measure(bursts)
 	c, err := f.send(to, bursts)
@@ -49,12 +49,12 @@ func (s *Socket) Send(to transport.Endpoint, bursts []packet.Burst) error {
 // closed meanwhile (PATH-58). It returns the socket, nil when there is none.
 func (f *family) send(to transport.Endpoint, bursts []packet.Burst) (host.UDPConn, error) {
 	for {
-		c := f.conn.Get()
+		c := f.to(to.Addr)
 		if c == nil {
 			return nil, nil
 		}
 		err := c.WriteBursts(to.Addr, bursts)
-		if err == nil || !errors.Is(err, net.ErrClosed) || f.conn.Get() == c {
+		if err == nil || !errors.Is(err, net.ErrClosed) || f.has(c) {
 			return c, err
 		}
 	}
@@ -123,7 +123,7 @@ func (s *Socket) failed(to transport.Endpoint, bursts []packet.Burst, c host.UDP
 
 // report asks for a rebind if c is still in use.
 func (s *Socket) report(c host.UDPConn) {
-	if s.v4.conn.Get() == c || s.v6.conn.Get() == c {
+	if s.v4.has(c) || s.v6.has(c) {
 		post(s.broken)
 	}
 }

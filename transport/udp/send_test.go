@@ -173,10 +173,10 @@ func TestAllocs(t *testing.T) {
 	}
 	defer conn.Close()
 	s := New(Config{Network: host.OS{}, NewReceiver: func() transport.Receiver { return silent{} }})
-	s.v4.conn.Store(conn)
+	s.v4.conns[0].Store(conn)
 	to := transport.Endpoint{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), conn.LocalAddr().Port())}
 	bursts := []burst{{Buf: make([]byte, 16*1312), Size: 1312, Count: 16}}
-	r := newReader(&s.stats, s.newReceiver())
+	r := newReader(s, s.v4, 0)
 	if n := testing.AllocsPerRun(100, func() {
 		if err := s.Send(to, bursts); err != nil {
 			t.Fatal(err)

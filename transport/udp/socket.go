@@ -10,6 +10,7 @@ package udp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -30,8 +31,13 @@ type Config struct {
 	Port    uint16 // first port to try for both families; 0 lets the system choose (PATH-54)
 
 	// NewReceiver makes what takes the datagrams of one receive goroutine. It
-	// is called once per family and Serve.
+	// is called once per socket and Serve.
 	NewReceiver func() transport.Receiver
+
+	// Sockets is how many sockets of a family may share its port, each with a
+	// goroutine that reads it (WG-79); 0 means 1. There is one until the first
+	// is crowded by several senders.
+	Sockets int
 
 	Logger *slog.Logger // nil discards
 }
@@ -47,7 +53,7 @@ type Options struct {
 // its family has no socket.
 type Bound struct{ V4, V6 netip.AddrPort }
 
-// A Socket is an actor that owns the two UDP sockets. It implements
+// A Socket is an actor that owns the UDP sockets of both families. It implements
 // transport.Underlay.
 type Socket struct {
 	network     host.Network
@@ -56,11 +62,12 @@ type Socket struct {
 
 	options *actor.Cell[Options]
 	bound   actor.Cell[Bound]
-	v4, v6  family
+	v4, v6  *family
 
-	asked  chan struct{} // a rebind is wanted; holds one
-	broken chan struct{} // sending has found a socket broken; holds one
-	stats  counters
+	asked   chan struct{} // a rebind is wanted; holds one
+	broken  chan struct{} // sending has found a socket broken; holds one
+	crowded chan *family  // one socket does not suffice; holds one of each
+	stats   counters
 
 	refused sync.Map // fast paths that the host refuses and that were logged
 }
@@ -78,10 +85,11 @@ func New(cfg Config) *Socket {
 		newReceiver: cfg.NewReceiver,
 		log:         log,
 		options:     actor.NewCell(Options{Port: cfg.Port}),
-		v4:          family{name: "udp4"},
-		v6:          family{name: "udp6"},
+		v4:          newFamily("udp4", max(cfg.Sockets, 1)),
+		v6:          newFamily("udp6", max(cfg.Sockets, 1)),
 		asked:       make(chan struct{}, 1),
 		broken:      make(chan struct{}, 1),
+		crowded:     make(chan *family, 2),
 	}
 }
 
@@ -122,8 +130,10 @@ func (s *Socket) Serve(ctx context.Context) error { return actor.Run(ctx, s.serv
 
 func (s *Socket) serve(ctx context.Context, g *actor.Group) error {
 	defer s.unbind()
-	g.Go(s.v4reader)
-	g.Go(s.v6reader)
+	for _, f := range []*family{s.v4, s.v6} {
+		f.readers = 0
+		s.startReaders(g, f, 1)
+	}
 	var retry actor.Backoff
 	for {
 		opts, changed := s.options.Load()
@@ -135,14 +145,39 @@ func (s *Socket) serve(ctx context.Context, g *actor.Group) error {
 			continue
 		}
 		retry.Reset()
-		if err := s.await(ctx, changed, time.Now()); err != nil {
+		if err := s.await(ctx, g, changed, time.Now()); err != nil {
 			return err
 		}
 	}
 }
 
+// startReaders starts the readers of the first n sockets that have none yet.
+func (s *Socket) startReaders(g *actor.Group, f *family, n int) {
+	for ; f.readers < n; f.readers++ {
+		g.Go(newReader(s, f, f.readers).read)
+	}
+}
+
+// tellCrowded asks for further sockets of a family.
+func (s *Socket) tellCrowded(f *family) {
+	select {
+	case s.crowded <- f:
+	default: // it is being done
+	}
+}
+
+// share gives a family further sockets and starts their readers.
+func (s *Socket) share(ctx context.Context, g *actor.Group, f *family) {
+	n, err := f.share(ctx, s, s.options.Get())
+	if err != nil {
+		s.onFallback(fmt.Sprintf("several sockets at one port: one goroutine reads many peers (%v)", err))
+	}
+	s.startReaders(g, f, n)
+	s.log.Debug("UDP sockets share a port", "family", f.name, "sockets", n)
+}
+
 // await returns nil when it is time to rebind.
-func (s *Socket) await(ctx context.Context, options <-chan struct{}, boundAt time.Time) error {
+func (s *Socket) await(ctx context.Context, g *actor.Group, options <-chan struct{}, boundAt time.Time) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +186,8 @@ func (s *Socket) await(ctx context.Context, options <-chan struct{}, boundAt tim
 			return nil
 		case <-s.asked:
 			return nil
+		case f := <-s.crowded:
+			s.share(ctx, g, f)
 		case <-s.broken:
 			if time.Since(boundAt) >= rebindPause {
 				s.stats.rebinds.Add(1)

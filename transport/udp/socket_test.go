@@ -352,7 +352,7 @@ func TestSendAcrossRebind(t *testing.T) {
 	s := New(Config{Network: n, NewReceiver: newDatagrams().receiver})
 	c1, _ := n.ListenUDP(t.Context(), "udp4", 1)
 	c2, _ := n.ListenUDP(t.Context(), "udp4", 2)
-	s.v4.conn.Store(rebinding{c1, &s.v4, c2})
+	s.v4.conns[0].Store(rebinding{c1, s.v4, c2})
 	c1.Close()
 	if err := s.Send(peer4, single([]byte("x"))); err != nil {
 		t.Errorf("send: %v", err)
@@ -370,7 +370,7 @@ type rebinding struct {
 }
 
 func (r rebinding) WriteBursts(to netip.AddrPort, bursts []burst) error {
-	r.f.conn.Store(r.next)
+	r.f.conns[0].Store(r.next)
 	return r.UDPConn.WriteBursts(to, bursts)
 }
 

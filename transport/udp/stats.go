@@ -42,9 +42,11 @@ func (s *Socket) Stats() Stats {
 	}
 }
 
-func (f *family) overflows() uint64 {
-	if c, ok := f.conn.Get().(host.OverflowCounter); ok {
-		return uint64(c.Overflows())
+func (f *family) overflows() (n uint64) {
+	for i := range f.conns {
+		if c, ok := f.conns[i].Get().(host.OverflowCounter); ok {
+			n += uint64(c.Overflows())
+		}
 	}
-	return 0
+	return n
 }
