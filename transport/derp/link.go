@@ -53,8 +53,9 @@ type Link struct {
 	state actor.Cell[LinkState]
 	live  atomic.Uint32 // generation of the connection that is up; 0 = none
 	home  atomic.Bool
-	last  atomic.Int64  // Unix nanoseconds when something was last read, within 5 s
-	check chan struct{} // holds a token when the connection is to be checked
+	last  atomic.Int64                 // Unix nanoseconds when something was last read, within 5 s
+	check atomic.Bool                  // the connection is to be checked
+	guard atomic.Pointer[actor.Worker] // of the connection; nil = none
 	stats *counters
 }
 
@@ -76,11 +77,10 @@ func (l *Link) setHome(home bool) {
 
 // verify makes the client check that its connection still works (DERP-147).
 func (l *Link) verify() {
-	select {
-	case l.check <- struct{}{}:
-	default:
+	l.check.Store(true)
+	if g := l.guard.Load(); g != nil {
+		g.Wake()
 	}
-	l.queue.poke()
 }
 
 // Serve keeps the region connected until ctx ends.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -39,20 +40,19 @@ const (
 // A sendQueue holds the frames on their way to one region. Any goroutine may
 // push, one takes. When it is full the oldest packets go.
 type sendQueue struct {
-	wake chan struct{} // holds a token when a waiting taker has something to do
-
 	stats  *counters
 	pushed atomic.Uint64 // packets ever queued
 
 	mu      sync.Mutex
-	waiting bool
-	control []byte // frames, in front of all packets
+	taker   *actor.Worker // nil while there is no connection
+	waiting bool          // the taker has seen that there is nothing
+	control []byte        // frames, in front of all packets
 	disco   ring
 	data    ring
 }
 
 func newSendQueue(stats *counters) *sendQueue {
-	q := &sendQueue{wake: make(chan struct{}, 1), stats: stats}
+	q := &sendQueue{stats: stats}
 	q.disco.limit = queueDisco
 	q.data.limit = queueDown
 	return q
@@ -106,19 +106,24 @@ func (q *sendQueue) poke() {
 }
 
 func (q *sendQueue) unlockAndWake() {
-	wake := q.waiting
+	taker := q.taker
+	wake := q.waiting && taker != nil
 	q.waiting = false
 	q.mu.Unlock()
 	if wake {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		taker.Wake()
 	}
 }
 
+// serve gives the queue to the taker of a new connection.
+func (q *sendQueue) serve(taker *actor.Worker) {
+	q.mu.Lock()
+	q.taker, q.waiting = taker, true
+	q.unlockAndWake()
+}
+
 // take appends the frames of one flush to b and returns how many packets they
-// are. When there is nothing, the next push puts a token in q.wake.
+// are. When there is nothing, the next push wakes the taker.
 func (q *sendQueue) take(b []byte) ([]byte, int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -145,7 +150,7 @@ func (q *sendQueue) setUp(up bool) {
 	if up {
 		return
 	}
-	q.data.limit = queueDown
+	q.taker, q.data.limit = nil, queueDown
 	for q.data.used > q.data.limit {
 		q.drop(q.data.dropOldest() - SendHeaderSize)
 	}

@@ -2,10 +2,13 @@ package derp
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -106,27 +109,39 @@ func TestControlBound(t *testing.T) {
 	}
 }
 
-// TestWake: a taker that found nothing is woken by the next push, once.
+// TestWake: a connection's taker is woken at its start, and by the next push
+// after it has found nothing, once.
 func TestWake(t *testing.T) {
-	q := newSendQueue(new(counters))
-	woken := func() bool {
-		select {
-		case <-q.wake:
-			return true
-		default:
-			return false
+	synctest.Test(t, func(t *testing.T) {
+		q := newSendQueue(new(counters))
+		q.push(key.NodePublic{}, oneBurst([]byte("x"))) // nobody to wake
+		g := actor.NewGroup(t.Context())
+		calls := 0
+		q.serve(actor.NewWorker(g, 0, func(context.Context) error { calls++; return nil }))
+		synctest.Wait()
+		q.push(key.NodePublic{}, oneBurst([]byte("x")))
+		synctest.Wait()
+		if calls != 1 {
+			t.Errorf("%d calls, want one: the taker has not found the queue empty", calls)
 		}
-	}
-	q.push(key.NodePublic{}, oneBurst([]byte("x")))
-	if woken() {
-		t.Error("woken though nobody waits")
-	}
-	takeAll(t, q)
-	q.push(key.NodePublic{}, oneBurst([]byte("x")))
-	q.push(key.NodePublic{}, oneBurst([]byte("x")))
-	if !woken() || woken() {
-		t.Error("not woken once")
-	}
+		takeAll(t, q)
+		q.push(key.NodePublic{}, oneBurst([]byte("x")))
+		q.push(key.NodePublic{}, oneBurst([]byte("x")))
+		synctest.Wait()
+		if calls != 2 {
+			t.Errorf("%d calls, want one more", calls)
+		}
+		takeAll(t, q)
+		q.setUp(false)
+		q.push(key.NodePublic{}, oneBurst([]byte("x")))
+		synctest.Wait()
+		if calls != 2 {
+			t.Error("woken without a connection")
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestRelease: memory is freed when nothing waits; clear counts what it drops.

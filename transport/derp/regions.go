@@ -300,7 +300,6 @@ func (st *regionSet) newSlot(id uint16, region *netmap.Region) *slot {
 		changed:  st.kick,
 		stats:    &st.stats,
 		queue:    newSendQueue(&st.stats),
-		check:    make(chan struct{}, 1),
 	}}
 }
 

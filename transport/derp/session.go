@@ -22,8 +22,12 @@ const (
 	pongWait = 3 * time.Second
 )
 
+// writerRest is how long a writer waits for more before it goes.
+const writerRest = time.Second
+
 // A session is one connection of a Link, from login to its end. Its reader
-// is the client's own goroutine, its writer a child.
+// is the client's own goroutine; writer and guard are there while they have
+// something to do.
 type session struct {
 	*Link
 	conn  *Conn
@@ -51,10 +55,19 @@ func (s *session) run(ctx context.Context) error {
 			stop()
 			s.conn.Close()
 		}()
-		g.Go(s.write)
-		g.Go(s.guard)
+		s.start(g)
 		return s.read()
 	})
+}
+
+// start lets writer and guard come when they are needed.
+func (s *session) start(g *actor.Group) {
+	s.queue.serve(actor.NewWorker(g, writerRest, s.write))
+	guard := actor.NewWorker(g, 0, s.guardConn)
+	s.guard.Store(guard)
+	if s.check.Load() {
+		guard.Wake()
+	}
 }
 
 // read delivers frames until the connection fails. Packets of a batch are
@@ -169,15 +182,11 @@ func (s *session) onHealth(problem string) {
 
 // write sends what is queued, one flush at a time.
 func (s *session) write(ctx context.Context) error {
-	s.buf = make([]byte, 0, flushBytes)
 	for {
 		var n int
 		s.buf, n = s.queue.take(s.preferred(s.buf[:0]))
 		if len(s.buf) == 0 {
-			if err := s.waitForWork(ctx); err != nil {
-				return err
-			}
-			continue
+			return ctx.Err()
 		}
 		if err := s.flush(ctx, n); err != nil {
 			return err
@@ -193,15 +202,6 @@ func (s *session) preferred(b []byte) []byte {
 		return AppendNotePreferred(b, home)
 	}
 	return b
-}
-
-func (s *session) waitForWork(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.queue.wake:
-		return nil
-	}
 }
 
 // flush writes s.buf, which holds n packets, in one write.
@@ -227,20 +227,14 @@ func (s *session) flush(ctx context.Context, n int) error {
 	return nil
 }
 
-// guard checks the connection whenever it is asked to. It is a goroutine of its
-// own, since after a change of the host's network the writer may be stuck in a
-// write that will never end.
-func (s *session) guard(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.check:
-			if err := s.checkConn(ctx); err != nil {
-				return err
-			}
-		}
+// guardConn checks the connection if that was asked for. It is a goroutine of
+// its own, since after a change of the host's network the writer may be stuck in
+// a write that will never end.
+func (s *session) guardConn(ctx context.Context) error {
+	if !s.check.Swap(false) {
+		return nil
 	}
+	return s.checkConn(ctx)
 }
 
 // checkConn pings the relay and fails when it does not answer in time, or when
