@@ -46,8 +46,11 @@ func (s *peersService) apply(ctx context.Context, f *filterKeeper, nm *netmap.Ne
 		nm = new(netmap.Netmap)
 	}
 	t, diff := s.d.table.Load().next(nm, pol)
-	s.install(f, t, diff, none)
+	policed := s.install(f, t, diff, none) || diff.denies()
 	s.publish(t, diff)
+	if policed && !none && s.d.config.Hooks.Policed != nil {
+		s.d.config.Hooks.Policed()
+	}
 	if err := s.settle(ctx, diff.added); err != nil {
 		return err
 	}
@@ -117,16 +120,16 @@ type filterKeeper struct {
 }
 
 // install compiles and installs the filter's rules if anything they depend on
-// has changed.
-func (s *peersService) install(f *filterKeeper, t *table, diff *tableDiff, none bool) {
+// has changed, and reports whether it did.
+func (s *peersService) install(f *filterKeeper, t *table, diff *tableDiff, none bool) bool {
 	if none {
 		s.d.filter.Install(packetfilter.Nothing())
 		f.valid = false
-		return
+		return true
 	}
 	peersMatter := diff.nodes && (t.exempt > 0 || s.d.filter.Rules().PeerDependent())
 	if f.valid && f.policy == t.policy && sameRules(f.netmap, t.netmap) && !peersMatter {
-		return
+		return false
 	}
 	rules, problems := packetfilter.Compile(t.policy.filterConfig(t.netmap))
 	s.d.filter.Install(rules)
@@ -136,6 +139,13 @@ func (s *peersService) install(f *filterKeeper, t *table, diff *tableDiff, none 
 		}
 	}
 	*f = filterKeeper{valid: true, netmap: t.netmap, policy: t.policy, problems: len(problems)}
+	return true
+}
+
+// denies reports whether peers have changed such that one may no longer begin
+// flows with us: it is gone, or jailed. Call it before the change is published.
+func (d *tableDiff) denies() bool {
+	return len(d.removed) > 0 || slices.ContainsFunc(d.updated, func(u update) bool { return u.node.Jailed && !u.peer.node.Load().Jailed })
 }
 
 // sameRules reports whether two network maps have the very same rules and own

@@ -158,6 +158,11 @@ func TestVerdictLog(t *testing.T) {
 		if n := strings.Count(text, "inbound packet dropped"); n != 10 {
 			t.Errorf("%d lines about 100 drops, want the burst of 10", n)
 		}
+		for _, verdict := range []string{"accepted: rule 0 permits it", "dropped: no rule permits it"} {
+			if !strings.Contains(text, verdict) {
+				t.Errorf("the log does not say why: %q is missing", verdict)
+			}
+		}
 		if strings.Contains(text, "8.8.8.8") {
 			t.Error("an address outside the tailnet is logged")
 		}

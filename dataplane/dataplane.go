@@ -118,6 +118,11 @@ type Hooks struct {
 	// we have restarted and peers have not noticed (WG-52).
 	PeerAt func(from transport.Endpoint) (key.NodePublic, bool)
 
+	// Policed is called after rules have come into force, or peers have gone, by
+	// which a flow may be denied that was permitted when it began. Explain answers
+	// by them.
+	Policed func()
+
 	// Up, GaveUp and Erased are the tunnel's session events (WG-57).
 	Up             func(peer key.NodePublic, initiator bool)
 	GaveUp, Erased func(peer key.NodePublic)

@@ -234,11 +234,11 @@ func (s *sink) judge(p *peer, h *packet.Header, pkt []byte) bool {
 	}
 	if reason := s.d.filter.In(h, pkt, node.Jailed, int64(s.now)); reason != packetfilter.Accepted {
 		s.refuse(p, h, reason)
-		s.logDrop(h, reason)
+		s.logDrop(h, pkt, node.Jailed)
 		return false
 	}
 	if h.IsSYN() {
-		s.logAccept(h)
+		s.logAccept(h, pkt, node.Jailed)
 	}
 	return true
 }
@@ -260,20 +260,22 @@ func (s *sink) Commit(_ *wireguard.Peer, m packet.Merged) { s.delivery.Commit(m)
 // Flush is part of wireguard.Sink.
 func (s *sink) Flush() { s.delivery.Flush() }
 
-func (s *sink) logDrop(h *packet.Header, why packetfilter.Reason) {
-	s.logVerdict(s.d.limits.logDrops, "inbound packet dropped", h, why)
+func (s *sink) logDrop(h *packet.Header, pkt []byte, jailed bool) {
+	s.logVerdict(s.d.limits.logDrops, "inbound packet dropped", h, pkt, jailed)
 }
 
-func (s *sink) logAccept(h *packet.Header) {
-	s.logVerdict(s.d.limits.logAccepts, "inbound connection accepted", h, packetfilter.Accepted)
+func (s *sink) logAccept(h *packet.Header, pkt []byte, jailed bool) {
+	s.logVerdict(s.d.limits.logAccepts, "inbound connection accepted", h, pkt, jailed)
 }
 
 // logVerdict logs at the rates of SVC-31, never a payload, and only between
-// addresses of the tailnet (SVC-18).
-func (s *sink) logVerdict(limit *limiter, text string, h *packet.Header, why packetfilter.Reason) {
+// addresses of the tailnet (SVC-18). What is logged is judged once more for its
+// grounds, which other packets can do without.
+func (s *sink) logVerdict(limit *limiter, text string, h *packet.Header, pkt []byte, jailed bool) {
 	ctx := context.Background()
 	if !s.d.config.Logger.Enabled(ctx, slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
 		return
 	}
-	s.d.config.Logger.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.String()))
+	why, _ := s.d.filter.ExplainIn(h, pkt, jailed)
+	s.d.config.Logger.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.Reason.String()), slog.String("verdict", why.String()))
 }

@@ -270,7 +270,8 @@ func (n *filterCounts) compare(b *bothFilters, p filterPacket) string {
 		want = b.reference(p.Jailed).RunIn(&q, 0)
 	}
 	if accepted := got == packetfilter.Accepted; accepted == want.IsDrop() {
-		return fmt.Sprintf("we say %v (%s), the reference %v", got, b.ours.ExplainIn(&h, p.Packet, p.Jailed), want)
+		verdict, _ := b.ours.ExplainIn(&h, p.Packet, p.Jailed)
+		return fmt.Sprintf("we say %v (%s), the reference %v", got, verdict, want)
 	}
 	if got == packetfilter.Accepted {
 		n.accepted++

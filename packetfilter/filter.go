@@ -51,21 +51,26 @@ func (f *Filter) Caps(src, dst netip.Addr) netmap.CapMap { return f.rules.Load()
 // was translated (SVC-32). jailed says that its sender may not begin flows with
 // us. A drop is counted.
 func (f *Filter) In(h *packet.Header, pkt []byte, jailed bool, now int64) Reason {
-	r := f.judgeIn(h, pkt, jailed, now).Reason
+	r := f.judgeIn(f.rules.Load(), h, pkt, jailed, now).Reason
 	if r != Accepted {
 		f.in[r].Add(1)
 	}
 	return r
 }
 
-// ExplainIn says what In would decide, and why. It counts nothing, and a flow
-// that it finds does not count as used.
-func (f *Filter) ExplainIn(h *packet.Header, pkt []byte, jailed bool) Verdict {
-	return f.judgeIn(h, pkt, jailed, math.MinInt64)
+// ExplainIn says what In would decide, and why; rule is the one that permits the
+// packet, nil for other grounds. It counts nothing, and a flow that it finds does
+// not count as used.
+func (f *Filter) ExplainIn(h *packet.Header, pkt []byte, jailed bool) (v Verdict, rule *netmap.FilterRule) {
+	r := f.rules.Load()
+	v = f.judgeIn(r, h, pkt, jailed, math.MinInt64)
+	if v.Rule >= 0 {
+		rule = &r.source[v.Rule]
+	}
+	return v, rule
 }
 
-func (f *Filter) judgeIn(h *packet.Header, pkt []byte, jailed bool, now int64) Verdict {
-	r := f.rules.Load()
+func (f *Filter) judgeIn(r *Rules, h *packet.Header, pkt []byte, jailed bool, now int64) Verdict {
 	if r.nothing {
 		return dropped(NoNetmap)
 	}

@@ -34,6 +34,8 @@ type Rules struct {
 	nothing bool // not even replies pass (SVC-29, SVC-16)
 	shield  bool
 
+	source []netmap.FilterRule // what they were compiled from
+
 	local, logged, own set
 	peerAPI4, peerAPI6 uint16
 
@@ -67,7 +69,7 @@ type source struct {
 // the obsolete form void the whole filter: nothing but replies passes.
 func Compile(c Config) (*Rules, []error) {
 	r := &Rules{
-		shield: c.Shield, local: c.Local.set(), logged: c.Local.logged(), own: prefixSet(c.Local.Own...),
+		source: c.Rules, shield: c.Shield, local: c.Local.set(), logged: c.Local.logged(), own: prefixSet(c.Local.Own...),
 		peerAPI4: c.PeerAPI4, peerAPI6: c.PeerAPI6, exempt: exempt(c.Peers),
 	}
 	if i := slices.IndexFunc(c.Rules, obsolete); i >= 0 {

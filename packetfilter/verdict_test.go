@@ -1,6 +1,7 @@
 package packetfilter
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -12,7 +13,11 @@ func (f *Filter) explainIn(p pkt, jailed bool) Verdict {
 	b := p.bytes()
 	var h packet.Header
 	h.Parse(b)
-	return f.ExplainIn(&h, b, jailed)
+	v, rule := f.ExplainIn(&h, b, jailed)
+	if (rule != nil) != (v.Rule >= 0) || rule != nil && rule != &f.Rules().source[v.Rule] {
+		panic(fmt.Sprintf("%+v comes with the rule %+v", v, rule))
+	}
+	return v
 }
 
 // TestExplain: each way to be accepted has its grounds, and a rule its number.
