@@ -1,6 +1,10 @@
 package wireguard
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+)
 
 const (
 	// ringSlots is how many handshake messages may wait for the worker (WG-35).
@@ -11,12 +15,13 @@ const (
 )
 
 // A ring holds copies of handshake messages between receive goroutines and the
-// worker. It is allocated on first use. The lock is held for one copy of at most
-// 148 bytes.
+// worker. It is allocated when it is used and freed when the worker goes. The lock
+// is held for one copy of at most 148 bytes.
 type ring struct {
 	ready chan struct{} // one slot: the ring may hold messages
 
 	mu          sync.Mutex
+	worker      *actor.Worker // nil before the first Serve
 	slots       []ringSlot
 	first, used int
 }
@@ -43,11 +48,37 @@ func (r *ring) put(src *Source, msg []byte) bool {
 	s := &r.slots[(r.first+r.used)%ringSlots]
 	s.src, s.n = src, copy(s.msg[:], msg)
 	r.used++
+	worker := r.worker
 	r.mu.Unlock()
 	select {
 	case r.ready <- struct{}{}:
 	default:
 	}
+	if worker != nil {
+		worker.Wake()
+	}
+	return true
+}
+
+// serve has a worker woken for what waits and what comes.
+func (r *ring) serve(worker *actor.Worker) {
+	r.mu.Lock()
+	r.worker = worker
+	waiting := r.used > 0
+	r.mu.Unlock()
+	if waiting {
+		worker.Wake()
+	}
+}
+
+// release frees the memory if no message waits, and reports whether none does.
+func (r *ring) release() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.used > 0 {
+		return false
+	}
+	r.slots, r.first = nil, 0
 	return true
 }
 

@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 
 // underLoadAfter is how long load is assumed to go on (WG-18).
 const underLoadAfter = time.Second
+
+// workerRest is how long the worker waits for more before it goes.
+const workerRest = time.Second
 
 // Handshake takes a message of types 1 to 3 from a receive goroutine. It copies
 // the message and never waits: what does not fit is dropped and counted.
@@ -46,21 +50,23 @@ func newWorker(ctx context.Context, e *Engine) *worker {
 	}
 }
 
-// work is the handshake worker.
-func (e *Engine) work(ctx context.Context) error {
-	w := newWorker(ctx, e)
-	idle := time.NewTimer(limiterIdle) // there is nothing to release before
+// work takes messages until none has come for a while, and then frees what they
+// needed.
+func (w *worker) work(ctx context.Context) error {
+	idle := time.NewTimer(workerRest)
 	defer idle.Stop()
 	for {
 		w.empty()
-		if wait := w.limiter.release(e.Now()); wait > 0 {
-			idle.Reset(wait)
-		}
+		wait := w.limiter.release(w.e.Now())
+		idle.Reset(cmp.Or(wait, workerRest))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-e.ring.ready:
+		case <-w.e.ring.ready:
 		case <-idle.C:
+			if wait == 0 && w.e.ring.release() {
+				return nil
+			}
 		}
 	}
 }
