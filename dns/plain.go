@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -201,10 +203,12 @@ func (r *Resolver) dialUDP(ctx context.Context, to netip.AddrPort) (io.ReadWrite
 	return &hostConn{UDPConn: conn, to: to}, nil
 }
 
-// A hostConn is a socket of the host that hears one server only.
+// A hostConn is a socket of the host that hears one server only. One goroutine
+// may read.
 type hostConn struct {
 	host.UDPConn
-	to netip.AddrPort
+	to   netip.AddrPort
+	more [][]byte // what came with the last datagram
 }
 
 // readBuffers have room for what a socket of the host may join.
@@ -212,18 +216,29 @@ var readBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // Read waits for a datagram of the server; bytes that do not fit b are lost.
 func (c *hostConn) Read(b []byte) (int, error) {
+	for len(c.more) == 0 {
+		if err := c.receive(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, c.more[0])
+	c.more = c.more[1:]
+	return n, nil
+}
+
+// receive waits for datagrams and keeps those of the server.
+func (c *hostConn) receive() error {
 	buf := readBuffers.Get().(*[64 << 10]byte)
 	defer readBuffers.Put(buf)
 	ms := [1]host.Message{{Buf: buf[:]}}
-	for {
-		n, err := c.ReadBatch(ms[:])
-		switch {
-		case err != nil:
-			return 0, err
-		case n == 1 && ms[0].From == c.to:
-			return copy(b, buf[:min(ms[0].N, ms[0].Segment)]), nil
-		}
+	n, err := c.ReadBatch(ms[:])
+	if err != nil || n == 0 || ms[0].From != c.to || ms[0].Segment <= 0 {
+		return err
 	}
+	for datagram := range slices.Chunk(buf[:ms[0].N], ms[0].Segment) {
+		c.more = append(c.more, bytes.Clone(datagram))
+	}
+	return nil
 }
 
 // Write sends a datagram to the server.
