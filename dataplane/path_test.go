@@ -3,10 +3,13 @@ package dataplane
 import (
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/transport"
 )
 
@@ -203,5 +206,64 @@ func TestMixedRun(t *testing.T) {
 		r.Flush()
 		b.wantReceived(t, "around the disco frames", one, two)
 		b.wantHooks(t, "between transport messages", "frame of 128 from region 0 vni 0, control false", "frame of 128 from region 0 vni 0, control false")
+	})
+}
+
+// A responses is an Underlay that notes where handshake responses go, and may
+// lose them.
+type responses struct {
+	transport.Underlay
+	lose atomic.Bool
+	mu   sync.Mutex
+	to   []transport.Endpoint
+}
+
+func (r *responses) Send(to transport.Endpoint, bursts []packet.Burst) error {
+	if len(bursts) > 0 && bursts[0].Datagram(0)[0] == 2 { // wireguard.md section 1.2
+		r.mu.Lock()
+		r.to = append(r.to, to)
+		r.mu.Unlock()
+		if r.lose.Load() {
+			return nil
+		}
+	}
+	return r.Underlay.Send(to, bursts)
+}
+
+// take returns where responses went since the last take.
+func (r *responses) take() []transport.Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	to := r.to
+	r.to = nil
+	return to
+}
+
+// TestResponseTakesOneWay: a handshake response goes back to where the
+// initiation came from, alone; the next one goes all ways if the first was not
+// confirmed (WG-32).
+func TestResponseTakesOneWay(t *testing.T) {
+	var answers responses
+	pair(t, func(i int, c *Config) {
+		if i == 1 {
+			answers.Underlay, c.Underlay = c.Underlay, &answers
+		}
+	}, func(t *testing.T, a, b *testNode) {
+		byUDP, byRelay := transport.Endpoint{Addr: a.udp}, transport.Endpoint{Region: 1, Key: a.key}
+		a.d.SetPath(b.key, &Path{Best: transport.Endpoint{Addr: b.udp}, Also: transport.Endpoint{Region: 2, Key: b.key}})
+		b.d.SetPath(a.key, &Path{Best: byUDP, Also: byRelay})
+		answers.lose.Store(true)
+		pkt := udpPacket("100.64.0.1:1", "100.64.0.2:1")
+		a.send(pkt)
+		if got, want := answers.take(), []transport.Endpoint{byUDP}; !slices.Equal(got, want) {
+			t.Errorf("both copies of an initiation are answered at %+v, want %+v", got, want)
+		}
+		b.wantReceived(t, "without an answer")
+		answers.lose.Store(false)
+		time.Sleep(6 * time.Second) // fake time: the retry, WG-41
+		if got, want := answers.take(), []transport.Endpoint{byUDP, byRelay}; !slices.Equal(got, want) {
+			t.Errorf("the retry is answered at %+v, want %+v", got, want)
+		}
+		b.wantReceived(t, "after the retry", pkt)
 	})
 }

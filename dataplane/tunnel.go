@@ -52,14 +52,18 @@ func (d *Dataplane) setMasquerade(wp *wireguard.Peer, n *netmap.Peer) {
 func masquerades(n *netmap.Peer) bool { return n.MasqV4.IsValid() || n.MasqV6.IsValid() }
 
 // sendOne sends a burst of the engine's own: a handshake, a keepalive, packets
-// that had to wait for a key. It goes where the peer's data would go (WG-32).
-func (d *Dataplane) sendOne(wp *wireguard.Peer, b packet.Burst) {
+// that had to wait for a key. It goes where the peer's data would go, or back to
+// where the peer's message came from (WG-32).
+func (d *Dataplane) sendOne(wp *wireguard.Peer, via *wireguard.Source, b packet.Burst) {
 	p := peerOf(wp)
 	if p == nil {
 		return
 	}
 	d.sending(p, d.engine.Now())
 	path := p.current()
+	if via != nil {
+		path = Path{Best: endpointOf(via)}
+	}
 	if path.room() > b.Room {
 		b = withRoom(b)
 	}

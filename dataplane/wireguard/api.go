@@ -29,10 +29,10 @@ type Config struct {
 	MTU     int // inner MTU, for padding; WG-28
 
 	// Send passes handshake and keepalive messages to a peer by whatever path
-	// its data would take (WG-32). Reply answers an exact source with a cookie.
-	// Both borrow the bytes, must not block, and are called on the engine's own
-	// goroutines.
-	Send  func(p *Peer, b packet.Burst)
+	// its data would take or, if via is not nil, back to that source of it alone
+	// (WG-32). Reply answers an exact source with a cookie. Both borrow the
+	// bytes, must not block, and are called on the engine's own goroutines.
+	Send  func(p *Peer, via *Source, b packet.Burst)
 	Reply func(src *Source, msg []byte)
 
 	// PeerAt returns the peer that a UDP source is mapped to by the path layer,

@@ -123,7 +123,7 @@ func (l *loop) initiate(s *session) {
 	a.sentAt = l.now
 	a.retryAt = l.now + Tick(rekeyTimeout) + l.e.jitter(maxJitter)
 	l.e.counters.initiations.Add(1)
-	l.sendHandshake(s, m.append(make([]byte, 0, initiationSize)))
+	l.sendHandshake(s, nil, m.append(make([]byte, 0, initiationSize)))
 }
 
 // releasePending forgets our last initiation: a response to it comes too late.

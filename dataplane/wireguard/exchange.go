@@ -32,8 +32,14 @@ func (m *verified) apply(l *loop) {
 	l.schedule(s)
 }
 
-// respond answers an initiation and derives the keypair at once (WG-07).
+// respond answers an initiation and derives the keypair at once (WG-07). The
+// answer takes the way that the initiation came by, unless the one before may
+// have been lost there (WG-32).
 func (l *loop) respond(s *session, m *verified) {
+	via := m.src
+	if s.next != nil && s.next.unconfirmed.Load() {
+		via = nil
+	}
 	ephemeral, public := newEphemeral(), s.peer.key.Raw()
 	r := response{Sender: l.e.indices.choose(), Receiver: m.sender}
 	keys, err := m.state.respond(&r, &m.ephemeral, &public, ephemeral)
@@ -43,7 +49,7 @@ func (l *loop) respond(s *session, m *verified) {
 	}
 	l.setNext(s, l.newKeypair(s, &keys, r.Sender, m.sender, false))
 	l.e.counters.responses.Add(1)
-	l.sendHandshake(s, r.append(make([]byte, 0, responseSize)))
+	l.sendHandshake(s, via, r.append(make([]byte, 0, responseSize)))
 }
 
 // apply takes a response. Nothing changes unless it authenticates (WG-06).
@@ -121,9 +127,10 @@ func (l *loop) sendEmpty(s *session) {
 	}
 }
 
-// sendHandshake adds the MACs to an initiation or response and sends it. It
-// counts for the gate, and as the sign of life that a keepalive would be.
-func (l *loop) sendHandshake(s *session, msg []byte) {
+// sendHandshake adds the MACs to an initiation or response and sends it, via a
+// source if that is not nil. It counts for the gate, and as the sign of life that
+// a keepalive would be.
+func (l *loop) sendHandshake(s *session, via *Source, msg []byte) {
 	public := s.peer.key.Raw()
 	mac1Key := labelled(labelMAC1, &public)
 	addMACs(msg, &mac1Key, s.jar.get(l.now))
@@ -131,10 +138,5 @@ func (l *loop) sendHandshake(s *session, msg []byte) {
 	s.attempt.gate = l.now + Tick(rekeyTimeout)
 	s.lastSent.Store(int64(l.now))
 	s.keepaliveAt.Store(0)
-	l.send(s.peer, msg)
-}
-
-// send passes one message to where the peer's data goes (WG-32).
-func (l *loop) send(p *Peer, msg []byte) {
-	l.e.config.Send(p, packet.Burst{Buf: msg, Size: len(msg), Count: 1})
+	l.e.config.Send(s.peer, via, packet.Burst{Buf: msg, Size: len(msg), Count: 1})
 }

@@ -211,7 +211,7 @@ func TestMACAllocates(t *testing.T) {
 func TestNew(t *testing.T) {
 	good := Config{
 		Private: key.NewNode(), MTU: 1280, Events: new(laneEvents),
-		Send: func(*Peer, packet.Burst) {}, Reply: func(*Source, []byte) {},
+		Send: func(*Peer, *Source, packet.Burst) {}, Reply: func(*Source, []byte) {},
 	}
 	if e, err := New(good); err != nil || e.String() != "wireguard.Engine" {
 		t.Errorf("New = %v, %v", e, err)

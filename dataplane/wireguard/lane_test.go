@@ -277,7 +277,7 @@ func laneEngine(t testing.TB, mtu int) (*Engine, *Peer) {
 	t.Helper()
 	e, err := New(Config{
 		Private: key.NewNode(), MTU: mtu, Events: new(laneEvents),
-		Send:  func(*Peer, packet.Burst) {},
+		Send:  func(*Peer, *Source, packet.Burst) {},
 		Reply: func(*Source, []byte) {},
 	})
 	if err != nil {

@@ -91,7 +91,7 @@ func newDeskWorker(t testing.TB) (*deskWorker, key.NodePrivate) {
 	d := &deskWorker{}
 	private, peer := key.NewNode(), key.NewNode()
 	e, err := New(Config{
-		Private: private, MTU: 1280, Events: new(laneEvents), Send: func(*Peer, packet.Burst) {},
+		Private: private, MTU: 1280, Events: new(laneEvents), Send: func(*Peer, *Source, packet.Burst) {},
 		Reply: func(_ *Source, msg []byte) {
 			m, err := parseCookieReply(msg)
 			if err != nil {

@@ -48,7 +48,7 @@ func newLoop(e *Engine) *loop {
 	l := &loop{e: e, first: make([]byte, e.config.MTU)}
 	l.sealer = e.NewSealer(func(p *Peer, bursts []packet.Burst) {
 		for _, b := range bursts {
-			e.config.Send(p, b)
+			e.config.Send(p, nil, b)
 		}
 	})
 	l.tick()

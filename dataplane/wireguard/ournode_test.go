@@ -41,7 +41,7 @@ func newOurNode(w *engineWorld, name string) *ourNode {
 	n.src = &Source{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, other(name)[0]}), 41641)}
 	e, err := New(Config{
 		Private: w.keys[name], MTU: 1280, Events: n,
-		Send: func(_ *Peer, b packet.Burst) {
+		Send: func(_ *Peer, _ *Source, b packet.Burst) {
 			for i := range b.Count {
 				n.transmit(b.Datagram(i))
 			}

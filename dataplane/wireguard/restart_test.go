@@ -267,7 +267,7 @@ func TestEraseUnderLoad(t *testing.T) {
 	for i, name := range []string{"a", "b"} {
 		e, err := New(Config{
 			Private: w.keys[name], MTU: 1280, Events: quiet{},
-			Send:  func(_ *Peer, b packet.Burst) { ropes[i].carry(b) },
+			Send:  func(_ *Peer, _ *Source, b packet.Burst) { ropes[i].carry(b) },
 			Reply: func(_ *Source, msg []byte) { ropes[i].far.Handshake(ropes[i].src, msg) },
 		})
 		if err != nil {
