@@ -92,6 +92,7 @@ func (a *agent) usage() (u load.Usage, err error) {
 type way struct {
 	path string           // as the nodes call it
 	link *link.Conditions // of what is between the far sites; nil: they are near
+	hold bool             // the core's streams stand still now and then
 }
 
 // The ways of near sites.
@@ -134,7 +135,7 @@ func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
 		return err
 	}
 	if !k.isKernel() {
-		if p.control, err = p.startControl(ctx, 0); err != nil {
+		if p.control, err = p.startControl(ctx, controlOptions{Hold: w.hold}); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/seed94491740/tsnode/bench/load"
 	"github.com/seed94491740/tsnode/devnet"
@@ -17,9 +18,23 @@ const controlRole = "control"
 // tailnet is what a control process answers first.
 type tailnet struct{ URL, AuthKey string }
 
+// controlOptions are what a control process is told when it starts, as JSON.
+type controlOptions struct {
+	Listen string
+	Hold   bool // its streams stand still now and then
+}
+
 // runControl is a control server with a relay, until standard input ends.
-func runControl(listen string) error {
-	n, err := devnet.Start(context.Background(), devnet.Config{Listen: listen})
+func runControl(text string) error {
+	var o controlOptions
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	c := devnet.Config{Listen: o.Listen}
+	if o.Hold {
+		c.Network = holder{began: time.Now()}
+	}
+	n, err := devnet.Start(context.Background(), c)
 	if err != nil {
 		return err
 	}
@@ -45,23 +60,30 @@ type controlProcess struct {
 	tailnet tailnet
 }
 
-// startControl starts a fresh tailnet with peers that exist on the map only.
-func (f *field) startControl(ctx context.Context, synthetic int) (*controlProcess, error) {
+// startControl starts a fresh tailnet.
+func (f *field) startControl(ctx context.Context, o controlOptions) (*controlProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p, err := f.start(ctx, f.ground.core, nil, self, controlRole, netip.AddrPortFrom(f.ground.core.ip, 0).String())
+	o.Listen = netip.AddrPortFrom(f.ground.core.ip, 0).String()
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := f.start(ctx, f.ground.core, nil, self, controlRole, string(text))
 	if err != nil {
 		return nil, err
 	}
 	c := &controlProcess{process: p}
-	if err = c.ask("tailnet", load.Nothing{}, &c.tailnet); err == nil && synthetic > 0 {
-		err = c.ask("synthetic", synthetic, &load.Nothing{})
-	}
-	if err != nil {
+	if err := c.ask("tailnet", load.Nothing{}, &c.tailnet); err != nil {
 		c.stop()
 		return nil, err
 	}
 	return c, nil
+}
+
+// addSynthetic adds peers that exist on the map only.
+func (c *controlProcess) addSynthetic(count int) error {
+	return c.ask("synthetic", count, &load.Nothing{})
 }

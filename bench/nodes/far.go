@@ -104,6 +104,11 @@ func (f *field) farRow(name string, c link.Conditions) rounds.Row {
 	return row
 }
 
+// holdRow is a stream through a relay that stands still now and then.
+func (f *field) holdRow() rounds.Row {
+	return f.between("relay-holds", way{path: relayed.path, hold: true}, bulk(1, f.warm), bulkMetrics(relayed, 2)...)
+}
+
 // haul measures one stream over a link, first sent and then received by the left
 // node. Where there are bursts, each transfer has one at least.
 func haul(p *pair) (rounds.Sample, error) {

@@ -45,11 +45,16 @@ func (f *field) starting(ctx context.Context, k kind, r *rounds.Round) (rounds.S
 // alone does a work with one process on a tailnet with peers that exist on the
 // map only.
 func (f *field) alone(ctx context.Context, k kind, synthetic int, r *rounds.Round, do func(*agent) (rounds.Sample, error)) (rounds.Sample, error) {
-	c, err := f.startControl(ctx, synthetic)
+	c, err := f.startControl(ctx, controlOptions{})
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	if synthetic > 0 {
+		if err := c.addSynthetic(synthetic); err != nil {
+			return nil, err
+		}
+	}
 	a, err := f.startAgent(ctx, k, f.ground.left, c)
 	if err != nil {
 		return nil, err

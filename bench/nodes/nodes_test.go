@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 func smallField(t *testing.T) *field {
 	f, err := newField(settings{
 		Settings: rounds.Settings{Rounds: 1, Noise: 1, Progress: io.Discard},
-		length:   100 * time.Millisecond, warm: 300 * time.Millisecond, bursts: time.Second, settle: time.Millisecond, idle: 10 * time.Millisecond,
+		length:   100 * time.Millisecond, warm: 300 * time.Millisecond, bursts: 300 * time.Millisecond, settle: time.Millisecond, idle: 10 * time.Millisecond,
 		conns: 20, stall: time.Minute, rate: 1000, peers: []int{20}, nodes: []int{3},
 	})
 	if err != nil {
@@ -59,7 +59,9 @@ func testRows(t *testing.T, f *field) {
 					t.Errorf("no metric %q in %v", m.Name, s)
 				}
 			}
-			if s[r.Metrics[0].Name] <= 0 && !strings.HasPrefix(r.Name, "nodes") {
+			// Further nodes may fit in what the first has; a burst may stop a stream for
+			// as long as this.
+			if s[r.Metrics[0].Name] <= 0 && !strings.HasPrefix(r.Name, "nodes") && r.Name != "far66-bursts" {
 				t.Errorf("%s: %v", r.Metrics[0].Name, s)
 			}
 		})

@@ -15,6 +15,7 @@ func (f *field) rows() []rounds.Row {
 	}
 	if f.ground.far != nil {
 		all = append(all, f.farRows()...)
+		all = append(all, f.holdRow())
 	}
 	all = append(all, f.packetRows()...)
 	all = append(all, f.connRows()...)
@@ -49,7 +50,7 @@ func (f *field) between(name string, w way, do work, metrics ...rounds.Metric) r
 	r := compare(name, func(ctx context.Context, k kind, r *rounds.Round) (rounds.Sample, error) {
 		return f.withPair(ctx, k, w, r, do)
 	}, metrics...)
-	if w == relayed {
+	if w.path == relayed.path {
 		return without(r)
 	}
 	return r
@@ -58,8 +59,8 @@ func (f *field) between(name string, w way, do work, metrics ...rounds.Metric) r
 // trafficRows are streams, and requests and responses.
 func (f *field) trafficRows(w way, suffix string) []rounds.Row {
 	return []rounds.Row{
-		f.between("bulk1"+suffix, w, bulk(1), bulkMetrics(w, 1.6)...),
-		f.between("bulk4"+suffix, w, bulk(4), bulkMetrics(w, 1.7)...),
+		f.between("bulk1"+suffix, w, bulk(1, 0), bulkMetrics(w, 1.6)...),
+		f.between("bulk4"+suffix, w, bulk(4, 0), bulkMetrics(w, 1.7)...),
 		f.between("trips"+suffix, w, trips,
 			rounds.Metric{Name: "p50", Unit: "µs", RatioMost: 0.8}, rounds.Metric{Name: "p99", Unit: "µs"},
 			rounds.Metric{Name: "CPU", Unit: "µs/trip", RatioMost: 0.8}),

@@ -11,12 +11,13 @@ import (
 // arrivalWait is how long the last packets of a blast may take.
 const arrivalWait = 300 * time.Millisecond
 
-// bulk measures streams, first sent and then received by the left node.
-func bulk(streams int) work {
+// bulk measures streams after a warm-up, first sent and then received by the left
+// node.
+func bulk(streams int, warm time.Duration) work {
 	return func(p *pair) (rounds.Sample, error) {
 		s := rounds.Sample{}
 		for _, receive := range []bool{false, true} {
-			if err := p.oneBulk(s, load.Bulk{To: p.right.ip, Streams: streams, Length: p.length, Receive: receive}); err != nil {
+			if err := p.oneBulk(s, load.Bulk{To: p.right.ip, Streams: streams, Warm: warm, Length: p.length, Receive: receive}); err != nil {
 				return nil, err
 			}
 		}
