@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -35,7 +36,7 @@ type Link struct {
 	queue   ring
 	bytes   int             // in queue, with overhead
 	drains  int             // loops that are attached
-	waiters []*waitingWrite // TCP writes that wait, in order
+	waiters []*waitingWrite // writes that wait, in order
 	spare   []*waitingWrite
 	closed  bool
 
@@ -45,7 +46,10 @@ type Link struct {
 }
 
 // A waitingWrite is one link write that waits for room.
-type waitingWrite struct{ woken chan struct{} }
+type waitingWrite struct {
+	woken chan struct{}
+	timer *time.Timer // that ends the wait of a datagram; made for the first
+}
 
 func newLink(n *nic) *Link { return &Link{nic: n, ready: make(chan struct{}, 1)} }
 
@@ -168,7 +172,35 @@ func (l *Link) newWaiter() *waitingWrite {
 		l.spare = l.spare[:n-1]
 		return w
 	}
-	return &waitingWrite{make(chan struct{}, 1)}
+	return &waitingWrite{woken: make(chan struct{}, 1)}
+}
+
+// line returns a place in the line of writes that wait. It is nil if there is
+// nothing to wait for: there is room, or nothing drains the queue.
+func (l *Link) line() *waitingWrite {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.drains == 0 || l.bytes < queueLimit && len(l.waiters) == 0 {
+		return nil
+	}
+	w := l.newWaiter()
+	l.waiters = append(l.waiters, w)
+	return w
+}
+
+// leave gives up a place in the line, whether or not it was woken.
+func (l *Link) leave(w *waitingWrite) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+	}
+	select {
+	case <-w.woken:
+	default:
+	}
+	l.spare = append(l.spare, w)
+	l.wakeNext()
 }
 
 // wakeNext wakes the first write that waits if there is room.

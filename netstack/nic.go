@@ -2,7 +2,9 @@ package netstack
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
+	"net/netip"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -34,9 +36,24 @@ func spread(p *stack.PacketBuffer, n int) int {
 	if n == 1 {
 		return 0
 	}
+	return scatter(lowest(p.NetworkHeader().Slice()), n)
+}
+
+// scatter spreads the last bytes of addresses over n.
+func scatter(low uint64, n int) int {
 	const golden = 0x9e3779b97f4a7c15 // 2^64 / golden ratio: neighbours part
-	share, _ := bits.Mul64(lowest(p.NetworkHeader().Slice())*golden, uint64(n))
-	return int(share)
+	i, _ := bits.Mul64(low*golden, uint64(n))
+	return int(i)
+}
+
+// linkTo returns the link that carries what goes to an address.
+func (s *Stack) linkTo(to netip.Addr) *Link {
+	b := to.As16()
+	low := binary.BigEndian.Uint64(b[8:])
+	if to.Is4() {
+		low &= math.MaxUint32
+	}
+	return s.links[scatter(low, len(s.links))]
 }
 
 // lowest returns the last bytes of the destination address, 0 when there is

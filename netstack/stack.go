@@ -73,6 +73,7 @@ type Stack struct {
 	quota     *quota  // of UDP; nil without a limit
 	addresses addresses
 	udp       udpPorts
+	ipID      atomic.Uint32 // of the next IPv4 packet that we make: RFC 6864 section 4.3
 	lingering lingering
 	count     counters
 

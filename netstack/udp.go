@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A UDPConn is a UDP socket of the overlay, connected or not. Writing never
-// waits: a datagram that finds the link queue full is lost and counted, as it
-// might be on its way.
+// A UDPConn is a UDP socket of the overlay, connected or not. Writing waits a
+// little for room in the link queue, at most 10 ms; a datagram that finds none
+// then is lost and counted, as it might be on its way.
 //
 // gVisor's own UDP sockets are not used: they count the bytes of a datagram but
 // not the memory around it, so that empty ones fill the process; their writes may
@@ -180,7 +180,7 @@ func (c *UDPConn) SetReadDeadline(t time.Time) error {
 	return c.stillOpen()
 }
 
-// SetWriteDeadline is SetDeadline for writes, which never wait.
+// SetWriteDeadline is SetDeadline for writes.
 func (c *UDPConn) SetWriteDeadline(t time.Time) error {
 	c.out.side.deadline.set(t)
 	return c.stillOpen()

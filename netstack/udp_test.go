@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
 	"github.com/seed94491740/tsnode/packet"
 )
 
@@ -262,21 +264,100 @@ func TestUDPReceiveIsBounded(t *testing.T) {
 	}
 }
 
+// stuck returns a stack whose link is full to n bytes below the end of its
+// reserve, and whose loop has stopped without detaching.
+func stuck(t testing.TB, n int) *Stack {
+	t.Helper()
+	s := newStack(t, a4)
+	detach := s.Link().Attach()
+	t.Cleanup(detach)
+	l, p := s.Link(), fakePacket(t, n-queueOverhead)
+	p.TransportProtocolNumber = header.ICMPv4ProtocolNumber // it may use the reserve
+	for l.bytes+n < queueLimit+queueReserve {
+		if err := l.push(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
 // Nobody drains the link: writes of UDP end all the same, and what is lost is
 // counted (WG-83).
-func TestUDPWriteNeverWaits(t *testing.T) {
-	s := newStack(t, a4)
-	detach := s.Link().Attach() // a loop that has stopped without detaching
-	defer detach()
+func TestUDPWriteWaitsALittle(t *testing.T) {
+	s := stuck(t, 10_000)
 	c := dialUDP(t, s, netip.AddrPortFrom(b4, 9))
 	b := make([]byte, 1200)
-	for range 5000 {
+	for range 20 {
 		if n, err := c.Write(b); n != len(b) || err != nil {
 			t.Fatalf("write: %d, %v", n, err)
 		}
 	}
 	if got := s.Stats(); got.UDPLost == 0 || got.LinkDropped != got.UDPLost {
-		t.Errorf("6 MB fit a queue of 1.25 MiB: %+v", got)
+		t.Errorf("24 kB fit into 10 kB: %+v", got)
+	}
+}
+
+// What a UDP write returns that waits for room in the link queue.
+func TestUDPWriteWaits(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(*Stack, *UDPConn)
+		want error
+	}{
+		{"there is room", func(s *Stack, _ *UDPConn) { s.Link().Done(s.Link().Next(make([]packet.Outbound, 100))) }, nil},
+		{"the loop stops", func(s *Stack, _ *UDPConn) {
+			s.Link().mu.Lock()
+			defer s.Link().mu.Unlock()
+			s.Link().wakeAll()
+		}, nil},
+		{"its deadline passes", func(_ *Stack, c *UDPConn) { c.SetWriteDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+		{"the socket closes", func(_ *Stack, c *UDPConn) { c.Close() }, net.ErrClosed},
+		{"the stack closes", func(s *Stack, _ *UDPConn) { s.Close() }, net.ErrClosed},
+	} {
+		s := stuck(t, 10_000)
+		c := dialUDP(t, s, netip.AddrPortFrom(b4, 9))
+		c.out.patience = patience
+		wrote := make(chan error, 1)
+		go func() { _, err := c.Write(make([]byte, 100)); wrote <- err }()
+		eventually(t, func() bool { return waiting(s.Link()) == 1 })
+		tt.do(s, c)
+		if err := <-wrote; !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+		if n := waiting(s.Link()); n != 0 {
+			t.Errorf("%s: %d writes are in the line, want none", tt.name, n)
+		}
+	}
+}
+
+// The headers of a datagram that does not go through gVisor are those it would
+// have made, but for the identification of IPv4, which differs each time.
+func TestUDPHeadersAreGVisors(t *testing.T) {
+	s := newStack(t, a4, a6)
+	for _, dst := range []netip.Addr{b4, b6} {
+		c := dialUDP(t, s, netip.AddrPortFrom(dst, 9))
+		for _, size := range []int{0, 1, 2, 1200} {
+			var pkts [2][]byte
+			for i, direct := range []bool{true, false} {
+				c.out.routeTo(c.bound.local, dst)
+				c.out.direct = direct
+				if _, err := c.Write(bytes.Repeat([]byte{7}, size)); err != nil {
+					t.Fatal(err)
+				}
+				pkts[i] = take(t, s)
+				if dst.Is4() {
+					ip := header.IPv4(pkts[i])
+					if !ip.IsChecksumValid() {
+						t.Errorf("%d bytes to %v: the IP header's checksum is wrong", size, dst)
+					}
+					ip.SetID(0)
+					ip.SetChecksum(0)
+				}
+			}
+			if !bytes.Equal(pkts[0], pkts[1]) {
+				t.Errorf("%d bytes to %v: %x, want %x", size, dst, pkts[0], pkts[1])
+			}
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func (s *Stack) dialUDP(ctx context.Context, src, dst netip.AddrPort) (*UDPConn,
 
 func (s *Stack) newUDPConn(b udpBinding) *UDPConn {
 	c := &UDPConn{stack: s, bound: b, in: newDatagrams(&s.count.udpOverflow, s.quota), out: newDatagramSender(s), end: newEnd(s)}
-	c.in.conn = c
+	c.in.conn, c.out.end = c, &c.end
 	c.read = &side{deadline: newDeadline(), ready: c.in.ready}
 	if b.remote.IsValid() {
 		c.remote = net.UDPAddrFromAddrPort(b.remote)
