@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/url"
 
@@ -61,23 +60,16 @@ func (*Client) String() string { return "control.Client" }
 //
 // Serve does not log out: an ephemeral node calls Logout first.
 func (c *Client) Serve(ctx context.Context) error {
-	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		g.Go(c.mergeStatus)
+	return actor.Run(ctx, func(ctx context.Context, _ *actor.Group) error {
+		defer c.mergeStatus() // why it ends, if that is an error
 		for {
 			paused, changed := c.cfg.Paused.Load()
+			serve := c.serveUntil
 			if paused {
 				c.polls.Store(c.polls.Get().disconnected(nil))
-				select {
-				case <-changed:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				continue
+				serve = c.follow
 			}
-			err := c.serveUntil(ctx, changed)
-			select {
-			case <-changed:
-			default:
+			if err := serve(ctx, changed); err != nil {
 				return err
 			}
 		}
@@ -86,35 +78,43 @@ func (c *Client) Serve(ctx context.Context) error {
 
 // serveUntil runs the actors until ch is closed or one of them fails (CTL-63).
 func (c *Client) serveUntil(ctx context.Context, ch <-chan struct{}) error {
-	ctx, cancel := until(ctx, ch, errPaused)
-	defer cancel()
+	c.link.begin()
+	defer c.link.end()
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		c.link.begin()
-		g.Go(c.link.Serve)
 		g.Go((&session{c}).Serve)
 		g.Go((&stream{c}).Serve)
 		g.Go((&report{c}).Serve)
-		<-ctx.Done()
-		return ctx.Err()
+		return c.follow(ctx, ch)
 	})
 }
 
-var errPaused = errors.New("paused")
-
-// mergeStatus makes Status of what session and stream know.
-func (c *Client) mergeStatus(ctx context.Context) error {
+// follow makes Status of what session and stream know, and has the link follow
+// the network, until ch is closed.
+func (c *Client) follow(ctx context.Context, ch <-chan struct{}) error {
+	_, networkChanged := c.link.network.Load()
 	for {
-		auth, authChanged := c.auth.Load()
-		poll, pollChanged := c.polls.Load()
-		c.Status.Store(merge(auth, poll))
+		authChanged, pollChanged := c.mergeStatus()
 		select {
+		case <-ch:
+			return nil
+		case <-networkChanged:
+			_, networkChanged = c.link.network.Load()
+			c.link.renew()
 		case <-authChanged:
 		case <-pollChanged:
 		case <-ctx.Done():
-			c.Status.Store(merge(c.auth.Get(), c.polls.Get())) // why it ends, if that is an error
 			return ctx.Err()
 		}
 	}
+}
+
+// mergeStatus publishes what session and stream know; the channels tell when
+// they know more.
+func (c *Client) mergeStatus() (authChanged, pollChanged <-chan struct{}) {
+	auth, authChanged := c.auth.Load()
+	poll, pollChanged := c.polls.Load()
+	c.Status.Store(merge(auth, poll))
+	return authChanged, pollChanged
 }
 
 // Login asks for a new login: it gives up one that waits for a person, renews

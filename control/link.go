@@ -23,7 +23,7 @@ type link struct {
 	network   actor.Cell[int]   // counts the changes of the network beneath
 
 	turn  chan struct{} // holds a token; who takes it may use what is below and above
-	open  bool          // Serve runs, or is about to
+	open  bool          // between begin and end
 	conn  *http.ClientConn
 	noise *Conn // beneath conn
 }
@@ -154,41 +154,34 @@ func (l *link) whileNetworkStays(ctx context.Context) (context.Context, context.
 
 var errNetworkChanged = errors.New("the network has changed")
 
-// networkChanged ends a dial under way and makes Serve drop the connection.
+// networkChanged ends a dial under way and has renew called.
 func (l *link) networkChanged() { l.network.Store(l.network.Get() + 1) }
 
 var errNotServing = errors.New("the control client is not serving")
 
-// begin lets requests in. Serve, which shuts them out again, must follow.
+// begin lets requests in.
 func (l *link) begin() {
 	<-l.turn
 	l.open = true
 	l.turn <- struct{}{}
 }
 
-// Serve drops the connection when the network has changed, and at the end:
-// requests in flight fail, whoever has made them.
-func (l *link) Serve(ctx context.Context) error {
-	seen, changed := l.network.Load()
-	for {
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			l.networkChanged() // ends a dial under way
-		}
-		<-l.turn
-		if now, next := l.network.Load(); now != seen {
-			seen, changed = now, next
-			l.drop()
-		}
-		l.open = ctx.Err() == nil
-		l.turn <- struct{}{}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-	}
+// renew drops the connection when the network has changed: the next request
+// makes a new one.
+func (l *link) renew() {
+	<-l.turn
+	l.drop()
+	l.turn <- struct{}{}
+}
+
+// end drops the connection and lets no more requests in: those in flight fail,
+// whoever has made them.
+func (l *link) end() {
+	l.networkChanged() // ends a dial under way
+	<-l.turn
+	l.open = false
+	l.drop()
+	l.turn <- struct{}{}
 }
 
 func (l *link) drop() {

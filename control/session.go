@@ -30,6 +30,7 @@ type authStatus struct {
 
 // A goal is what session works for. It ends by itself or when a command sets
 // another one; what a superseded goal would have brought is discarded (CTL-65).
+// One that brings no next goal stands until a command comes.
 type goal interface {
 	pursue(ctx context.Context, s *session, creds Credentials) (outcome, error)
 }
@@ -91,7 +92,9 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 					return nil
 				}
 			case err := <-done:
-				return err
+				if err != nil || got.next != nil {
+					return err
+				}
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -119,7 +122,7 @@ type idle struct {
 	resumed   bool // nothing has changed for the others
 }
 
-func (i idle) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+func (i idle) pursue(_ context.Context, s *session, creds Credentials) (outcome, error) {
 	s.auth.Store(authStatus{loggedIn: !i.loggedOut, loggedOut: i.loggedOut})
 	switch l := s.login.Get(); {
 	case i.loggedOut:
@@ -127,8 +130,7 @@ func (i idle) pursue(ctx context.Context, s *session, creds Credentials) (outcom
 	case !i.resumed:
 		s.login.Store(login{creds.Node, l.generation + 1})
 	}
-	<-ctx.Done()
-	return outcome{creds, i}, ctx.Err()
+	return outcome{creds, nil}, nil
 }
 
 // register gets a key accepted: the one in force, or with regen a new one.

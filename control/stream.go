@@ -120,8 +120,8 @@ func (p *poller) idle() {
 
 // poll runs one map poll to its end, which is always an error.
 func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) error {
-	ctx, cancel := until(ctx, changed, errLoginChanged)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	p.framed = false
 	req := p.mapRequest(l.key.Public())
 	req.Stream = true
@@ -139,10 +139,13 @@ func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) err
 		select {
 		case u := <-updates:
 			if err := p.take(ctx, u); err != nil {
-				cancel()
+				cancel(nil)
 				<-ended
 				return err
 			}
+		case <-changed:
+			cancel(errLoginChanged)
+			changed = nil
 		case <-timer.C:
 			if p.state.current != nil && p.state.expire(time.Now()) {
 				p.publish(ctx)
