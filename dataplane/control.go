@@ -154,6 +154,7 @@ func (d *Dataplane) unreachable(h *packet.Header, head []byte, now wireguard.Tic
 	}
 	select {
 	case d.errands <- pkt:
+		d.errand.Load().Wake()
 	default:
 		d.count.dropped.add(ControlFull, 1)
 	}

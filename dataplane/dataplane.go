@@ -134,11 +134,12 @@ type Dataplane struct {
 	config  Config
 	engine  *wireguard.Engine
 	filter  *packetfilter.Filter
-	table   atomic.Pointer[table]       // written by the peers service
-	applied *actor.Cell[*netmap.Netmap] // what table was made from
-	answers chan answer                 // to peers; outlives a restart
-	errands chan []byte                 // ICMP for our own stack; outlives a restart
-	binding sync.Mutex                  // guards peer.tunnel against a change of masquerade
+	table   atomic.Pointer[table]        // written by the peers service
+	applied *actor.Cell[*netmap.Netmap]  // what table was made from
+	answers chan answer                  // to peers; outlives a restart
+	errands chan []byte                  // ICMP for our own stack; outlives a restart
+	errand  atomic.Pointer[actor.Worker] // brings them; nil before the first Serve of outbound
+	binding sync.Mutex                   // guards peer.tunnel against a change of masquerade
 	limits  limits
 	early   early
 	count   counters
@@ -215,6 +216,15 @@ func (d *Dataplane) Owner(a netip.Addr) (key.NodePublic, bool) {
 		return p.key, true
 	}
 	return key.NodePublic{}, false
+}
+
+// NodeOf returns what the server says of the peer that an overlay address is
+// routed to.
+func (d *Dataplane) NodeOf(a netip.Addr) (*netmap.Peer, bool) {
+	if p := d.table.Load().routes.owner(a); p != nil {
+		return p.node.Load(), true
+	}
+	return nil, false
 }
 
 // Expire makes the next packet to a peer begin with a handshake, after the peer

@@ -24,7 +24,9 @@ func (*outboundService) String() string { return "dataplane.outbound" }
 // call; flows and sessions are the filter's and the tunnel's.
 func (s *outboundService) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		g.Go(s.d.runErrands)
+		errand := actor.NewWorker(g, 0, s.d.runErrands)
+		s.d.errand.Store(errand)
+		errand.Wake() // for those that a restart has left
 		links := s.d.config.Links
 		for _, l := range links[1:] {
 			g.Go(newOutbound(s.d, l).loop)
@@ -33,14 +35,14 @@ func (s *outboundService) Serve(ctx context.Context) error {
 	})
 }
 
-// runErrands brings ICMP messages to the stack.
-func (d *Dataplane) runErrands(ctx context.Context) error {
+// runErrands brings ICMP messages to the stack until none waits.
+func (d *Dataplane) runErrands(context.Context) error {
 	for {
 		select {
-		case <-ctx.Done():
-			return ctx.Err()
 		case pkt := <-d.errands:
 			d.config.Links[0].Inject(pkt)
+		default:
+			return nil
 		}
 	}
 }
