@@ -187,7 +187,7 @@ func (c *UDPConn) SetWriteDeadline(t time.Time) error {
 }
 
 // SetReadBuffer bounds the memory in bytes of datagrams that wait to be read;
-// the default is 1 MiB, the most is 16 MiB. Each counts 512 bytes on top of its
+// the default is 4 MiB, the most is 16 MiB. Each counts 512 bytes on top of its
 // length.
 func (c *UDPConn) SetReadBuffer(bytes int) error {
 	c.in.setLimit(bytes)
