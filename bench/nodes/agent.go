@@ -93,6 +93,8 @@ type way struct {
 	path string           // as the nodes call it
 	link *link.Conditions // of what is between the far sites; nil: they are near
 	hold bool             // the core's streams stand still now and then
+
+	derper bool // the relay is the reference's
 }
 
 // The ways of near sites.
@@ -108,6 +110,7 @@ type pair struct {
 	left, right *agent
 	control     *controlProcess // nil for the kernel
 	link        *linkProcess    // nil unless they are far from each other
+	derper      *derperProcess  // nil unless it is the relay
 }
 
 // A work is what a pair does in a round, and what comes of it.
@@ -135,7 +138,7 @@ func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
 		return err
 	}
 	if !k.isKernel() {
-		if p.control, err = p.startControl(ctx, controlOptions{Hold: w.hold}); err != nil {
+		if err := p.startCore(ctx, w); err != nil {
 			return err
 		}
 	}
@@ -145,13 +148,31 @@ func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
 	if p.left, err = p.startAgent(ctx, k, left, p.control); err != nil {
 		return err
 	}
-	if err := errors.Join(p.right.up(1), p.left.up(1)); err != nil {
+	if err := errors.Join(p.introduce(p.right), p.introduce(p.left), p.right.up(1), p.left.up(1)); err != nil {
 		return err
 	}
 	if err := p.right.ask("serve", load.Nothing{}, &load.Nothing{}); err != nil {
 		return err
 	}
 	return p.left.ask("await", load.Await{To: p.right.ip, Path: w.path, Limit: pathWait}, &load.Path{})
+}
+
+// startCore starts what is at the core.
+func (p *pair) startCore(ctx context.Context, w way) (err error) {
+	if p.control, err = p.startControl(ctx, controlOptions{Hold: w.hold, NoRelay: w.derper}); err != nil || !w.derper {
+		return err
+	}
+	p.derper, err = p.startDerper(ctx)
+	return err
+}
+
+// introduce has an agent know the reference's relay, if that is there, once it
+// joins.
+func (p *pair) introduce(a *agent) error {
+	if p.derper == nil {
+		return nil
+	}
+	return p.control.ask("introduce", introduction{a.join.Name, p.derper.relay}, &load.Nothing{})
 }
 
 // joinSites joins two sites as a way wants, and returns them.
@@ -178,6 +199,9 @@ func (p *pair) stop() {
 	if p.control != nil {
 		p.control.stop()
 	}
+	if p.derper != nil {
+		p.derper.stop()
+	}
 	if p.link != nil {
 		p.link.stop()
 	}
@@ -190,6 +214,9 @@ func (p *pair) pids() []int {
 	}
 	if p.link != nil {
 		pids = append(pids, p.link.pid())
+	}
+	if p.derper != nil {
+		pids = append(pids, p.derper.pid())
 	}
 	return pids
 }

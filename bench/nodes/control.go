@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/bench/load"
+	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/devnet"
+	"github.com/seed94491740/tsnode/netmap"
 )
 
 // controlRole is what this program is called to be the control server.
@@ -20,8 +22,9 @@ type tailnet struct{ URL, AuthKey string }
 
 // controlOptions are what a control process is told when it starts, as JSON.
 type controlOptions struct {
-	Listen string
-	Hold   bool // its streams stand still now and then
+	Listen  string
+	Hold    bool // its streams stand still now and then
+	NoRelay bool
 }
 
 // runControl is a control server with a relay, until standard input ends.
@@ -33,6 +36,9 @@ func runControl(text string) error {
 	c := devnet.Config{Listen: o.Listen}
 	if o.Hold {
 		c.Network = holder{began: time.Now()}
+	}
+	if o.NoRelay {
+		c.Relays = -1
 	}
 	n, err := devnet.Start(context.Background(), c)
 	if err != nil {
@@ -49,9 +55,30 @@ func runControl(text string) error {
 				return nil, err
 			}
 			return load.Nothing{}, n.SetSyntheticPeers(count)
+		case "introduce":
+			var i introduction
+			if err := json.Unmarshal(q.With, &i); err != nil {
+				return nil, err
+			}
+			go i.make(n)
+			return load.Nothing{}, nil
 		}
 		return nil, fmt.Errorf("a control server has no request %q", q.Do)
 	})
+}
+
+// An introduction tells a node which relays there are.
+type introduction struct {
+	Name string // of the node
+	Map  *netmap.DERPMap
+}
+
+// make tells it as soon as the node has joined. The reference's is not up before
+// it has a relay.
+func (i introduction) make(n *devnet.Net) {
+	for n.SendMap(i.Name, &control.MapResponse{DERPMap: i.Map}) != nil {
+		time.Sleep(10 * time.Millisecond) // between two looks; the process ends before long
+	}
 }
 
 // A controlProcess is a control server with a relay in a process of its own.

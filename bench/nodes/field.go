@@ -40,7 +40,7 @@ func (f *field) close() {
 // A program is one that we build.
 type program struct {
 	module string   // folder of its module in bench's
-	pkg    string   // folder in that
+	pkg    string   // folder in that, or a whole import path
 	flags  []string // of go build
 }
 
@@ -51,7 +51,11 @@ func (f *field) file(ctx context.Context, p program) (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(f.dir, fmt.Sprintf("program%d", len(f.programs)))
-	args := append(append([]string{"build", "-o", path}, p.flags...), "./"+p.pkg)
+	pkg := p.pkg
+	if !strings.Contains(pkg, ".") {
+		pkg = "./" + pkg
+	}
+	args := append(append([]string{"build", "-o", path}, p.flags...), pkg)
 	if _, err := goCommand(ctx, p.module, args...); err != nil {
 		return "", err
 	}

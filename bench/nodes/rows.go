@@ -11,7 +11,7 @@ import (
 func (f *field) rows() []rounds.Row {
 	all := f.trafficRows(direct, "")
 	if f.ground.cable != nil {
-		all = append(all, f.trafficRows(relayed, "-relayed")...)
+		all = append(append(all, f.trafficRows(relayed, "-relayed")...), f.relaysRow())
 	}
 	if f.ground.far != nil {
 		all = append(all, f.farRows()...)

@@ -53,12 +53,15 @@ func (p *pair) oneBulk(s rounds.Sample, b load.Bulk) error {
 	return nil
 }
 
-// relayCPU returns what the control server with its relay has used.
+// relayCPU returns what the relay has used, or the control server that has it.
 func (p *pair) relayCPU() (time.Duration, error) {
-	if p.control == nil {
-		return 0, nil
+	switch {
+	case p.derper != nil:
+		return machine.CPU(p.derper.pid())
+	case p.control != nil:
+		return machine.CPU(p.control.pid())
 	}
-	return machine.CPU(p.control.pid())
+	return 0, nil
 }
 
 // trips measures requests and responses.
