@@ -39,7 +39,7 @@ func (f *field) connect(ctx context.Context, addr string, ahead int) (*client, e
 		return nil, err
 	}
 	c := &client{conn: tls.Client(readAhead{raw, bufio.NewReaderSize(raw, ahead)}, &tls.Config{
-		ServerName: relayHost, RootCAs: f.pool, MinVersion: tls.VersionTLS13,
+		ServerName: relayHost, RootCAs: f.identity.Pool, MinVersion: tls.VersionTLS13,
 		DynamicRecordSizingDisabled: true, // what is written at once is one record
 	})}
 	c.conn.SetDeadline(time.Now().Add(loginWait))

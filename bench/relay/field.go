@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,9 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/seed94491740/tsnode/netmap"
-	"github.com/seed94491740/tsnode/transport/derp"
-	"github.com/seed94491740/tsnode/transport/derp/relay"
+	"github.com/seed94491740/tsnode/bench/internal/derper"
 )
 
 const (
@@ -27,7 +22,7 @@ const (
 // A kind says whose program a process runs.
 type kind string
 
-// The kinds of relays and nodes.
+// The kinds of relays.
 const (
 	ours      kind = "ours"
 	reference kind = "reference"
@@ -36,19 +31,18 @@ const (
 // A field is what all rounds share: the programs and the relays' certificate.
 type field struct {
 	settings
-	dir   string            // removed by close
-	pool  *x509.CertPool    // trusts the relays
-	pin   string            // CertName of the relays in a DERP map
-	paths map[string]string // of the reference's programs, once built
+	dir      string            // removed by close
+	identity *derper.Identity  // of both kinds of relays
+	paths    map[string]string // of the reference's programs, once built
 }
 
 // newField makes the certificate.
-func newField(ctx context.Context, s settings) (f *field, err error) {
-	f = &field{settings: s, pool: x509.NewCertPool(), paths: make(map[string]string)}
+func newField(s settings) (f *field, err error) {
+	f = &field{settings: s, paths: make(map[string]string)}
 	if f.dir, err = os.MkdirTemp("", "bench-relay-"); err != nil {
 		return nil, err
 	}
-	if err := f.makeCert(); err != nil {
+	if f.identity, err = derper.New(f.dir, relayHost); err != nil {
 		f.close()
 		return nil, err
 	}
@@ -56,30 +50,6 @@ func newField(ctx context.Context, s settings) (f *field, err error) {
 }
 
 func (f *field) close() { os.RemoveAll(f.dir) }
-
-// makeCert writes the certificate of both kinds of relays.
-func (f *field) makeCert() error {
-	cert, err := relay.SelfSigned(relayHost)
-	if err != nil {
-		return err
-	}
-	f.pin = derp.PinCertName(cert.Certificate[0])
-	leaf, err := x509.ParseCertificate(cert.Certificate[0])
-	if err != nil {
-		return err
-	}
-	f.pool.AddCert(leaf)
-	private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		return err
-	}
-	certFile, keyFile := certFiles(f.dir)
-	return errors.Join(writePEM(certFile, "CERTIFICATE", leaf.Raw), writePEM(keyFile, "PRIVATE KEY", private))
-}
-
-func writePEM(file, kind string, der []byte) error {
-	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
-}
 
 // reference returns the path of a program of the reference, which it builds at
 // first use.
@@ -97,11 +67,10 @@ func (f *field) reference(ctx context.Context, pkg string) (string, error) {
 	return p, nil
 }
 
-// A process is a server or node that we have started.
+// A process is a relay that we have started.
 type process struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser // a process of ours ends when it is closed
-	out io.Reader      // its standard output
 }
 
 // start starts a program. stderr takes its log; nil discards.
@@ -109,9 +78,6 @@ func start(stderr io.Writer, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...)}
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	if p.out, err = p.cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
 	p.cmd.Stderr = stderr
@@ -175,12 +141,11 @@ func (f *field) startRelay(ctx context.Context, k kind) (*relayProcess, error) {
 
 // startDerper starts the reference's own command.
 func (f *field) startDerper(ctx context.Context, addr string) (*process, error) {
-	path, err := f.reference(ctx, "tailscale.com/cmd/derper")
+	path, err := f.reference(ctx, derper.Program)
 	if err != nil {
 		return nil, err
 	}
-	return start(f.log(), path, "-a", addr, "-c", filepath.Join(f.dir, "derper.json"), "-certmode", "manual",
-		"-certdir", f.dir, "-hostname", relayHost, "-http-port", "-1", "-stun=false")
+	return start(f.log(), path, f.identity.Args(addr)...)
 }
 
 // log is where the reference's processes write: they tell more than we need.
@@ -214,18 +179,4 @@ func awaitListener(ctx context.Context, addr string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// derpMap is a DERP map of one region with the relay.
-func (f *field) derpMap(r *relayProcess) (*netmap.DERPMap, error) {
-	a, err := net.ResolveTCPAddr("tcp", r.addr)
-	if err != nil {
-		return nil, err
-	}
-	n := &netmap.DERPNode{
-		Name: "1a", RegionID: 1, HostName: relayHost, IPv4: relayHost, IPv6: "none",
-		CertName: f.pin, DERPPort: a.Port, STUNPort: -1,
-	}
-	region := &netmap.Region{RegionID: 1, RegionCode: "bench", RegionName: "bench", Nodes: []*netmap.DERPNode{n}}
-	return &netmap.DERPMap{Regions: map[int]*netmap.Region{1: region}, OmitDefaultRegions: true}, nil
 }

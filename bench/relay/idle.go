@@ -15,10 +15,10 @@ const (
 )
 
 // runIdle measures the memory of clients that only hear keep-alives.
-func runIdle(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
+func runIdle(ctx context.Context, f *field, k kind, r *rounds.Round) (rounds.Sample, error) {
 	idlers := &idlers{}
 	defer idlers.close() // after the relay, whose profile is to show them
-	relay, err := f.startRelay(ctx, v.relay)
+	relay, err := f.startRelay(ctx, k)
 	if err != nil {
 		return nil, err
 	}

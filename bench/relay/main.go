@@ -1,8 +1,8 @@
-// Command relay measures our DERP relay, and transfers between nodes through
-// it, beside the reference's in one run. Every server and node is a process of
-// its own; rounds alternate between the two, and the median counts.
+// Command relay measures our DERP relay beside the reference's in one run. Every
+// server is a process of its own; rounds alternate between the two, and the
+// median counts. Transfers between nodes through either are a row of bench/nodes.
 //
-//	cd bench && go run ./relay [-rows throughput1,bulk] [-rounds 5] [-json FILE]
+//	cd bench && go run ./relay [-rows throughput1,idle] [-rounds 5] [-json FILE]
 //
 // The reference is built from bench/tsnet. A round during which other programs
 // used the machine's processors is repeated, and said so.
@@ -52,12 +52,10 @@ func command(args []string) int {
 	switch o.role {
 	case "relay":
 		err = profiled(o.profile, func() error { return runRelay(ctx, o) })
-	case "node":
-		err = profiled(o.profile, func() error { return runNode(ctx, o) })
 	case "":
 		err = run(ctx, s)
 	default:
-		err = fmt.Errorf("role %q is neither relay nor node", o.role)
+		err = fmt.Errorf("role %q is not relay", o.role)
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "relay:", err)
@@ -69,12 +67,9 @@ func command(args []string) int {
 // parse reads the flags, and writes what is wrong with them.
 func parse(args []string) (s settings, o roleOptions, err error) {
 	fs := flag.NewFlagSet("relay", flag.ContinueOnError)
-	fs.StringVar(&o.role, "role", "", "internal: the process to be, relay or node; the flags up to cpuprofile are its own")
+	fs.StringVar(&o.role, "role", "", "internal: the process to be; the flags up to cpuprofile are its own")
 	fs.StringVar(&o.addr, "addr", "", "internal: where the relay listens")
 	fs.StringVar(&o.certs, "certs", "", "internal: folder of the relay's certificate")
-	fs.StringVar(&o.control, "control", "", "internal: URL of the node's control server")
-	fs.StringVar(&o.authKey, "authkey", "", "internal: how the node joins")
-	fs.StringVar(&o.name, "name", "", "internal: host name of the node")
 	fs.StringVar(&o.profile, "cpuprofile", "", "internal: file for the process's CPU profile")
 	rows := fs.String("rows", strings.Join(rowNames(), ","), "what to measure")
 	s.AddFlags(fs)
@@ -115,14 +110,14 @@ func run(ctx context.Context, s settings) error {
 	if err := machine.RaiseFiles(uint64(2*s.clients + 1000)); err != nil {
 		return err
 	}
-	f, err := newField(ctx, s)
+	f, err := newField(s)
 	if err != nil {
 		return err
 	}
 	defer f.close()
 	var results []rounds.Result
 	for _, r := range chosen {
-		res, err := f.measure(ctx, r)
+		res, err := f.measure(ctx, r, ours, reference)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 // smallField measures little, and never mind the noise.
 func smallField(t *testing.T) *field {
 	s := settings{Settings: rounds.Settings{Rounds: 1, Noise: 1, Progress: io.Discard}, length: 100 * time.Millisecond, warm: 50 * time.Millisecond, settle: time.Millisecond, clients: 20, burst: 10}
-	f, err := newField(t.Context(), s)
+	f, err := newField(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,21 +35,19 @@ func TestRows(t *testing.T) {
 	f := smallField(t)
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			v := r.variants[0]
-			r.variants = []variant{v}
-			res, err := f.measure(t.Context(), r)
+			res, err := f.measure(t.Context(), r, ours)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, s := range res.Samples[v.name] {
+			for _, s := range res.Samples[string(ours)] {
 				for _, m := range r.metrics {
 					if _, ok := s[m.Name]; !ok {
 						t.Errorf("no metric %q in %v", m.Name, s)
 					}
 				}
 			}
-			if r.name != "idle" && res.Samples[v.name][0][r.metrics[0].Name] <= 0 {
-				t.Errorf("%s: %v", r.metrics[0].Name, res.Samples[v.name])
+			if r.name != "idle" && res.Samples[string(ours)][0][r.metrics[0].Name] <= 0 {
+				t.Errorf("%s: %v", r.metrics[0].Name, res.Samples[string(ours)])
 			}
 		})
 	}
@@ -69,7 +67,7 @@ func TestTraffic(t *testing.T) {
 
 // TestChooseRows: a row that does not exist is named.
 func TestChooseRows(t *testing.T) {
-	if _, err := chooseRows([]string{"bulk", "bulky"}); err == nil || !strings.Contains(err.Error(), `"bulky"`) {
+	if _, err := chooseRows([]string{"idle", "idler"}); err == nil || !strings.Contains(err.Error(), `"idler"`) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -80,7 +78,7 @@ func TestCanceled(t *testing.T) {
 	f.length = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := f.measure(ctx, rows[1]); err == nil {
+	if _, err := f.measure(ctx, rows[1], ours); err == nil {
 		t.Error("measured for an hour")
 	}
 }

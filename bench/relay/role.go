@@ -10,21 +10,20 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"time"
 
+	"github.com/seed94491740/tsnode/bench/internal/derper"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/transport/derp/relay"
 )
 
 // roleOptions are the flags of a process that this program has started.
 type roleOptions struct {
-	role                   string // relay or node; empty: the program itself
-	addr, certs            string // of a relay
-	control, authKey, name string // of a node
-	profile                string // of both
+	role        string // relay; empty: the program itself
+	addr, certs string // where it listens, and the folder of its certificate
+	profile     string // file for its CPU profile
 }
 
 // profiled runs f, with a CPU profile written to a file unless its name is
@@ -47,7 +46,7 @@ func profiled(file string, f func() error) error {
 
 // runRelay is our relay, until standard input ends.
 func runRelay(ctx context.Context, o roleOptions) error {
-	cert, err := tls.LoadX509KeyPair(certFiles(o.certs))
+	cert, err := tls.LoadX509KeyPair(derper.Files(o.certs, relayHost))
 	if err != nil {
 		return err
 	}
@@ -92,10 +91,4 @@ func writeHeap(file string, s *relay.Server) {
 	}
 	runtime.ReadMemStats(&m)
 	fmt.Fprintf(os.Stderr, "relay: after a collection: heap %d MB live, stacks %d MB\n", m.HeapAlloc>>20, m.StackInuse>>20)
-}
-
-// certFiles returns the names of the certificate and its key, as derper wants
-// them in manual mode.
-func certFiles(folder string) (cert, key string) {
-	return filepath.Join(folder, relayHost+".crt"), filepath.Join(folder, relayHost+".key")
 }

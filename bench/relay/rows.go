@@ -9,29 +9,11 @@ import (
 	"github.com/seed94491740/tsnode/bench/internal/rounds"
 )
 
-// A row is one thing that is measured for each variant in turn.
+// A row is one thing that is measured for both kinds in turn.
 type row struct {
-	name     string
-	variants []variant
-	metrics  []rounds.Metric
-	run      func(context.Context, *field, variant, *rounds.Round) (rounds.Sample, error)
-}
-
-// A variant is whose programs are at work.
-type variant struct {
-	name         string
-	relay, nodes kind
-	ratioLeast   float64 // promised of the first metric; 0: nothing
-}
-
-// pure are the variants of rows without nodes.
-var pure = []variant{{name: "ours", relay: ours}, {name: "reference", relay: reference}}
-
-// mixed are the variants of rows with nodes.
-var mixed = []variant{
-	{name: "ours", relay: ours, nodes: ours, ratioLeast: 3},
-	{name: "ours at reference", relay: reference, nodes: ours, ratioLeast: 1.3},
-	{name: "reference", relay: reference, nodes: reference},
+	name    string
+	metrics []rounds.Metric
+	run     func(context.Context, *field, kind, *rounds.Round) (rounds.Sample, error)
 }
 
 var trafficMetrics = []rounds.Metric{
@@ -42,40 +24,33 @@ var trafficMetrics = []rounds.Metric{
 }
 
 var rows = []row{
-	{"idle", pure, []rounds.Metric{
+	{"idle", []rounds.Metric{
 		{Name: "memory of a client", Unit: "kB", RatioMost: 0.5},
 		{Name: "memory before", Unit: "MB"},
 		{Name: "CPU while idle", Unit: "s/h"},
 	}, runIdle},
-	{"throughput1", pure, trafficMetrics, throughput(1)},
-	{"throughput20", pure, trafficMetrics, throughput(20)},
-	{"fairness", pure, []rounds.Metric{
+	{"throughput1", trafficMetrics, throughput(1)},
+	{"throughput20", trafficMetrics, throughput(20)},
+	{"fairness", []rounds.Metric{
 		{Name: "Jain's index", Least: 0.9},
 		{Name: "throughput", Unit: "Mbit/s"},
 		{Name: "per CPU second", Unit: "Mbit"},
 		{Name: "lost", Unit: "%"},
 	}, runFairness},
-	{"overload", pure, []rounds.Metric{
+	{"overload", []rounds.Metric{
 		{Name: "goodput of peak", Unit: "%", Least: 80},
 		{Name: "goodput", Unit: "Mbit/s"},
 		{Name: "peak", Unit: "Mbit/s"},
 		{Name: "offered", Unit: "Mbit/s"},
 	}, runOverload},
-	{"bulk", mixed, []rounds.Metric{
-		{Name: "throughput", Unit: "Mbit/s"},
-		{Name: "CPU", Unit: "s/GB"},
-		{Name: "CPU of the relay", Unit: "s/GB"},
-		{Name: "CPU of the sender", Unit: "s/GB"},
-		{Name: "CPU of the receiver", Unit: "s/GB"},
-	}, runBulk},
 }
 
-// measure runs the rounds of a row.
-func (f *field) measure(ctx context.Context, r row) (rounds.Result, error) {
+// measure runs the rounds of a row; the last kind is the reference.
+func (f *field) measure(ctx context.Context, r row, kinds ...kind) (rounds.Result, error) {
 	shared := rounds.Row{Name: r.name, Metrics: r.metrics}
-	for _, v := range r.variants {
-		run := func(ctx context.Context, this *rounds.Round) (rounds.Sample, error) { return r.run(ctx, f, v, this) }
-		shared.Variants = append(shared.Variants, rounds.Variant{Name: v.name, RatioLeast: v.ratioLeast, Run: run})
+	for _, k := range kinds {
+		run := func(ctx context.Context, this *rounds.Round) (rounds.Sample, error) { return r.run(ctx, f, k, this) }
+		shared.Variants = append(shared.Variants, rounds.Variant{Name: string(k), Run: run})
 	}
 	return f.Measure(ctx, shared)
 }
@@ -102,9 +77,9 @@ func chooseRows(names []string) ([]row, error) {
 
 // throughput measures pairs that keep a window of packets under way, which
 // loses none.
-func throughput(pairs int) func(context.Context, *field, variant, *rounds.Round) (rounds.Sample, error) {
-	return func(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
-		t, err := f.oneCrowd(ctx, v, r, pairs)
+func throughput(pairs int) func(context.Context, *field, kind, *rounds.Round) (rounds.Sample, error) {
+	return func(ctx context.Context, f *field, k kind, r *rounds.Round) (rounds.Sample, error) {
+		t, err := f.oneCrowd(ctx, k, r, pairs)
 		if err != nil {
 			return nil, err
 		}
@@ -117,8 +92,8 @@ func throughput(pairs int) func(context.Context, *field, variant, *rounds.Round)
 
 const busyPairs = 200 // of the row fairness
 
-func runFairness(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
-	t, err := f.oneCrowd(ctx, v, r, busyPairs)
+func runFairness(ctx context.Context, f *field, k kind, r *rounds.Round) (rounds.Sample, error) {
+	t, err := f.oneCrowd(ctx, k, r, busyPairs)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +104,8 @@ func runFairness(ctx context.Context, f *field, v variant, r *rounds.Round) (rou
 }
 
 // oneCrowd measures pairs at a fresh relay.
-func (f *field) oneCrowd(ctx context.Context, v variant, r *rounds.Round, pairs int) (t traffic, err error) {
-	relay, err := f.startRelay(ctx, v.relay)
+func (f *field) oneCrowd(ctx context.Context, k kind, r *rounds.Round, pairs int) (t traffic, err error) {
+	relay, err := f.startRelay(ctx, k)
 	if err != nil {
 		return t, err
 	}
@@ -160,8 +135,8 @@ const overloadPairs = 20
 
 // runOverload measures the peak of pairs that hold back, and then what is left
 // of it when they do not.
-func runOverload(ctx context.Context, f *field, v variant, r *rounds.Round) (rounds.Sample, error) {
-	relay, err := f.startRelay(ctx, v.relay)
+func runOverload(ctx context.Context, f *field, k kind, r *rounds.Round) (rounds.Sample, error) {
+	relay, err := f.startRelay(ctx, k)
 	if err != nil {
 		return nil, err
 	}
