@@ -5,6 +5,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // An account is what one connection has of its stack's budget. A nil account
@@ -12,7 +13,9 @@ import (
 type account struct {
 	budget        *budget
 	ep            tcpip.Endpoint
+	wq            *waiter.Queue
 	receive, send share
+	finished      atomic.Bool // nothing more is written
 }
 
 // A share is the buffer of one direction.
@@ -29,11 +32,11 @@ type share struct {
 
 // openAccount gives a connected endpoint its part of the budget, nil when there
 // is no limit.
-func (b *budget) openAccount(ep tcpip.Endpoint) *account {
+func (b *budget) openAccount(ep tcpip.Endpoint, wq *waiter.Queue) *account {
 	if b == nil {
 		return nil
 	}
-	a := &account{budget: b, ep: ep}
+	a := &account{budget: b, ep: ep, wq: wq}
 	a.receive.size.Store(leastBuffer)
 	a.send.size.Store(leastBuffer)
 	b.add(a)
@@ -41,6 +44,13 @@ func (b *budget) openAccount(ep tcpip.Endpoint) *account {
 	o.SetReceiveBufferSize(a.receive.size.Load(), true) // ends gVisor's own tuning
 	o.SetSendBufferSize(a.send.size.Load(), true)
 	return a
+}
+
+// finish notes that the program will write nothing more.
+func (a *account) finish() {
+	if a != nil {
+		a.finished.Store(true)
+	}
 }
 
 // close gives back what the connection had, as soon as it is over.
@@ -97,6 +107,24 @@ func (s *share) uses() int {
 		return 1
 	}
 	return 0
+}
+
+// spares reports whether what was written and is not acknowledged fits a least
+// buffer, and if so makes the send buffer one. gVisor does not tell how much there
+// is, only whether there is room for more.
+func (a *account) spares() bool {
+	if a.finished.Load() {
+		return tcp.EndpointState(a.ep.State()) == tcp.StateFinWait2
+	}
+	o := a.ep.SocketOptions()
+	before := o.GetSendBufferSize()
+	o.SetSendBufferSize(leastBuffer, false)
+	if a.ep.Readiness(waiter.WritableEvents) != 0 {
+		return true
+	}
+	o.SetSendBufferSize(before, false)
+	a.wq.Notify(waiter.WritableEvents) // a write may have come in between
+	return false
 }
 
 // shrink makes the buffers as small as the shares. The receive buffer of a

@@ -16,9 +16,13 @@ const (
 	// LeastMemory is what a connection has at any rate, in bytes.
 	LeastMemory = 2 * leastBuffer
 
-	// startBuffer is what each direction of a new connection gets while there is
-	// plenty, in bytes.
-	startBuffer = 64 << 10
+	// startBuffer is what each direction of a connection gets before others, in
+	// bytes: at once while nearly all is free, else when it shows need.
+	startBuffer = 32 << 10
+
+	// startShare is the part of a budget up to which each connection gets it at
+	// once.
+	startShare = 8
 
 	// keepShare is the part of a budget that is kept for connections to come.
 	keepShare = 4
@@ -158,7 +162,7 @@ func (b *budget) add(a *account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.open[a] = struct{}{}
-	if b.room() >= b.limit/keepShare {
+	if b.used() <= b.limit/startShare {
 		b.give(&a.receive, startBuffer-leastBuffer)
 		b.give(&a.send, startBuffer-leastBuffer)
 	}
@@ -178,13 +182,14 @@ func (b *budget) close(a *account) {
 	b.closing[a] = struct{}{}
 }
 
-// grow doubles a share, to most bytes at most, as far as there is memory: half of
-// what is left at a time. It reports whether the share has grown.
+// grow doubles a share, from startBuffer on and to most bytes at most, as far as
+// there is memory: half of what is left at a time. It reports whether the share has
+// grown.
 func (b *budget) grow(s *share, most int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	size := s.size.Load()
-	want := min(size, most-size)
+	want := min(max(size, startBuffer-size), most-size)
 	if b.room()/2 < want && b.sweep(time.Now()) {
 		want = min(want, b.fair()-s.size.Load())
 	}
@@ -250,12 +255,11 @@ func (b *budget) cut(a *account, fair int64) {
 	if size := a.receive.size.Load(); a.receive.busy && size > fair {
 		b.take(&a.receive, max(fair, size/2))
 	}
-	keep := int64(leastBuffer)
-	if a.send.busy {
-		keep = fair
-	}
-	if a.send.size.Load() > keep {
-		b.take(&a.send, keep)
+	switch size := a.send.size.Load(); {
+	case a.send.busy && size > fair:
+		b.take(&a.send, max(fair, size/2))
+	case !a.send.busy && size > leastBuffer && a.spares():
+		b.take(&a.send, leastBuffer)
 	}
 	a.shrink()
 }

@@ -182,7 +182,7 @@ func TestBudgetReopensClosedWindow(t *testing.T) {
 	join(t, a, b, segmented)
 	client, server := connected(t, a, b, b4)
 	go func() { client.Write(make([]byte, size)); client.CloseWrite() }()
-	eventually(t, func() bool { return unread(b) > 20<<10 }) // of a window of 32 KiB
+	eventually(t, func() bool { return unread(b) > 12<<10 }) // of a window of 16 KiB
 	for range 4 {                                            // others come, use what there is, and go
 		c, s := connected(t, a, b, b4)
 		go func() { c.Write(make([]byte, size)); c.CloseWrite() }()

@@ -37,7 +37,7 @@ var _ net.Conn = (*Conn)(nil)
 func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPort) *Conn {
 	ep.SocketOptions().SetDelayOption(false)
 	c := &Conn{
-		ep: ep, wq: wq, end: newEnd(s), account: s.budget.openAccount(ep), remote: net.TCPAddrFromAddrPort(remote),
+		ep: ep, wq: wq, end: newEnd(s), account: s.budget.openAccount(ep, wq), remote: net.TCPAddrFromAddrPort(remote),
 		read:  newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr),
 		write: newSide(wq, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr),
 
@@ -158,7 +158,10 @@ func (c *Conn) Close() error {
 func (c *Conn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
 
 // CloseWrite sends what was written and a FIN; reading goes on.
-func (c *Conn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
+func (c *Conn) CloseWrite() error {
+	c.account.finish()
+	return c.shutdown(tcpip.ShutdownWrite)
+}
 
 func (c *Conn) shutdown(how tcpip.ShutdownFlags) error {
 	err := c.end.err()

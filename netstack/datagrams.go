@@ -17,6 +17,10 @@ const (
 	// for an application that gets no processor for 50 ms.
 	datagramsLimit = 4 << 20
 
+	// DatagramsMemory is what a UDP socket holds at most, unless it is told
+	// otherwise, in bytes.
+	DatagramsMemory = datagramsLimit
+
 	// datagramsMax is the largest limit a socket may set, in bytes.
 	datagramsMax = 16 << 20
 )
