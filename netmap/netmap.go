@@ -52,6 +52,15 @@ func (m *Netmap) PeerByKey(k key.NodePublic) (*Peer, bool) {
 	return m.find(func(p *Peer) bool { return p.Key == k })
 }
 
+// PeerByStableID returns the node, this one included, with that identity. It
+// looks at every peer.
+func (m *Netmap) PeerByStableID(id StableID) (*Peer, bool) {
+	if m.Self != nil && id != "" && m.Self.StableID == id {
+		return m.Self, true
+	}
+	return m.find(func(p *Peer) bool { return id != "" && p.StableID == id })
+}
+
 // PeerByAddr returns the node, this one included, that has the address as its
 // own. It looks at every peer.
 func (m *Netmap) PeerByAddr(a netip.Addr) (*Peer, bool) {

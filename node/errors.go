@@ -30,6 +30,9 @@ var (
 	// ErrNoRoute says that no peer owns the address.
 	ErrNoRoute = errors.New("no route: the address belongs to no node of the tailnet")
 
+	// ErrUnknownAddress says that WhoIs finds no node with that address or key.
+	ErrUnknownAddress = errors.New("no node of the tailnet has this address or key")
+
 	// ErrRefused says that the peer answered with a reset: nothing listens there.
 	ErrRefused = errors.New("connection refused by the peer")
 

@@ -13,7 +13,7 @@ import (
 // of addr is empty for all own addresses, present and future, or one own
 // address; port 0 picks a free port (SVC-63). It starts the node if necessary,
 // and need not wait for it to run. Connections to a port without a listener
-// are refused.
+// are refused. WhoIsConn tells who opened an accepted connection.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	ap, err := n.listenAddr("tcp", network, addr)
 	if err != nil {
@@ -23,7 +23,7 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen %s %s: %w", network, addr, err)
 	}
-	return ln, nil
+	return &listener{ln, n.run}, nil
 }
 
 // ListenPacket announces a UDP socket on the tailnet. network is udp, udp4 or

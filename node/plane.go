@@ -36,11 +36,13 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	}
 	p.relays = derp.New(relays)
 	p.paths = newPaths(r, p, private)
+	hooks := p.paths.hooks(r)
+	hooks.Policed = func() { r.enforce(p.data) }
 	var err error
 	p.data, err = dataplane.New(dataplane.Config{
 		Private: private, Links: r.overlay.links, NewDelivery: r.overlay.newDelivery,
 		Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
-		Hooks: p.paths.hooks(r),
+		Hooks: hooks,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("packet pipeline: %w", err)

@@ -156,11 +156,3 @@ func (n *Node) peerStatus(nm *netmap.Netmap, p *netmap.Peer) PeerStatus {
 	s.Path = n.run.describe(d.Path.Best)
 	return s
 }
-
-// capabilities returns what the policy grants src towards dst.
-func (n *Node) capabilities(src, dst netip.Addr) netmap.CapMap {
-	if p := n.run.plane.Load(); p != nil {
-		return p.data.Caps(src, dst)
-	}
-	return nil
-}
