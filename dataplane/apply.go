@@ -149,9 +149,9 @@ func (d *tableDiff) denies() bool {
 }
 
 // sameRules reports whether two network maps have the very same rules and own
-// addresses.
+// addresses. Rules may be many: they are the same memory, or count as changed.
 func sameRules(a, b *netmap.Netmap) bool {
-	if len(a.Filter) != len(b.Filter) || a.Self != b.Self {
+	if len(a.Filter) != len(b.Filter) || !slices.Equal(selfAddresses(a), selfAddresses(b)) {
 		return false
 	}
 	return len(a.Filter) == 0 || &a.Filter[0] == &b.Filter[0]

@@ -68,6 +68,8 @@ func TestFilterIsKept(t *testing.T) {
 		next, peer := *b.netmap.Get(), a.self()
 		peer.HomeDERP = 77
 		next.Peers = []*netmap.Peer{peer}
+		next.Self = b.self()
+		next.Self.KeyExpiry = 77
 		b.netmap.Store(&next)
 		quiet()
 		if b.d.filter.Rules() != before {

@@ -285,6 +285,91 @@ func bigNetmap(n int) *netmap.Netmap {
 	return netmapOf(peers...)
 }
 
+// withChange returns a network map in which one peer has another address of its
+// own and one more route.
+func withChange(nm *netmap.Netmap, i int) *netmap.Netmap {
+	next, p := *nm, *nm.Peers[i]
+	next.Peers = slices.Clone(nm.Peers)
+	p.Addresses = append(slices.Clone(p.Addresses), prefixes("100.99.0.1/32")...)
+	p.AllowedIPs = append(slices.Clone(p.Addresses), prefixes("10.0.0.0/8")...)
+	next.Peers[i] = &p
+	return &next
+}
+
+// TestOnePeerChanges: of a map of 10,000 peers with one change, only that peer is
+// looked at more closely and only its prefixes are routed anew; the table shares
+// all else with the one before.
+func TestOnePeerChanges(t *testing.T) {
+	const peers, changed = 10_000, 5000
+	nm, pol := bigNetmap(peers), &Policy{AcceptRoutes: true}
+	old, _ := emptyTable().next(nm, pol)
+	after := withChange(nm, changed)
+	b := &tableBuilder{old: old, new: &table{netmap: after, policy: pol, nodes: after.Peers, peers: make([]*peer, peers)}, diff: new(tableDiff)}
+	b.walk()
+	if len(b.rerouted) != 1 || len(b.diff.updated) != 1 || len(b.diff.added)+len(b.diff.removed) != 0 {
+		t.Errorf("%d peers rerouted, %+v", len(b.rerouted), b.diff)
+	}
+	e := old.routes.edit()
+	b.reroute(e, b.rerouted[0])
+	if n := e.owners.Size() - old.routes.owners.Size(); n != 2 {
+		t.Errorf("%d prefixes more, want the address and the route", n)
+	}
+	next, _ := old.next(after, pol)
+	for i := range next.peers {
+		if next.peers[i] != old.peers[i] {
+			t.Fatalf("peer %d was made anew", i)
+		}
+	}
+	if got := next.routes.owner(netip.MustParseAddr("10.1.1.1")); got != next.peers[changed] {
+		t.Errorf("the new route leads to %v", got)
+	}
+	if got := old.routes.owner(netip.MustParseAddr("10.1.1.1")); got != nil {
+		t.Error("the old table has changed")
+	}
+	const few = 200 // a rebuild makes more than one for each peer
+	if n := testing.AllocsPerRun(10, func() { old.next(after, pol) }); n > few {
+		t.Errorf("%v allocations for one change of %d peers, want at most %d", n, peers, few)
+	}
+}
+
+// BenchmarkOnePeerOf10k is what a change of one peer costs, beside making all
+// anew.
+func BenchmarkOnePeerOf10k(b *testing.B) {
+	nm, pol := bigNetmap(10_000), &Policy{AcceptRoutes: true}
+	maps := [2]*netmap.Netmap{nm, withChange(nm, 5000)}
+	b.Run("delta", func(b *testing.B) {
+		tab, _ := emptyTable().next(nm, pol)
+		flip := 0
+		b.ReportAllocs()
+		for b.Loop() {
+			flip++
+			tab, _ = tab.next(maps[flip%2], pol)
+		}
+	})
+	b.Run("rebuild", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			emptyTable().next(nm, pol)
+		}
+	})
+}
+
+// BenchmarkOwner10k is the lookup of a route among 10,000 peers.
+func BenchmarkOwner10k(b *testing.B) {
+	nm := bigNetmap(10_000)
+	tab, _ := emptyTable().next(nm, new(Policy))
+	for name, a := range map[string]netip.Addr{
+		"IPv4": nm.Peers[5000].Addresses[0].Addr(), "IPv6": nm.Peers[5000].Addresses[1].Addr(), "nobody's": netip.MustParseAddr("8.8.8.8"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				tab.routes.owner(a)
+			}
+		})
+	}
+}
+
 func BenchmarkRebuild100k(b *testing.B) {
 	nm, pol := bigNetmap(100_000), new(Policy)
 	b.ReportAllocs()
