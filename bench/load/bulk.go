@@ -31,7 +31,8 @@ type Bulked struct {
 
 // bulkHead is what a stream begins with.
 type bulkHead struct {
-	Send, Warm, Length int64 // whether the acceptor is to send, 0 or 1; nanoseconds
+	Send         bool  // the acceptor is to send
+	Warm, Length int64 // nanoseconds
 }
 
 // bulkTail is what the end that receives has found when the time is over.
@@ -77,16 +78,12 @@ func sum(tails []bulkTail) (all Bulked) {
 
 // carry has one stream do its work.
 func (b Bulk) carry(c net.Conn) (t bulkTail, err error) {
-	h := bulkHead{Warm: int64(b.Warm), Length: int64(b.Length)}
-	if b.Receive {
-		h.Send = 1
-		if err := binary.Write(c, binary.BigEndian, h); err != nil {
-			return t, err
-		}
-		return h.receive(c)
-	}
+	h := bulkHead{Send: b.Receive, Warm: int64(b.Warm), Length: int64(b.Length)}
 	if err := binary.Write(c, binary.BigEndian, h); err != nil {
 		return t, err
+	}
+	if b.Receive {
+		return h.receive(c)
 	}
 	if err := h.send(c); err != nil {
 		return t, err

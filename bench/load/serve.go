@@ -62,7 +62,7 @@ func handleBulk(c net.Conn) {
 	if err := binary.Read(c, binary.BigEndian, &h); err != nil {
 		return
 	}
-	if h.Send != 0 {
+	if h.Send {
 		if h.send(c) == nil {
 			c.Read(make([]byte, 1))
 		}
