@@ -19,8 +19,9 @@ type ground struct {
 	left, right, core site
 	about             string
 
-	cable func(up bool) error // joins left and right, or parts them; nil: always joined
-	far   *distance           // left and right at the ends of a link; nil: there is none
+	cable func(up bool) error     // joins left and right, or parts them; nil: always joined
+	far   *distance               // left and right at the ends of a link; nil: there is none
+	homes func() (*ground, error) // makes a ground whose sites are behind routers that translate; nil: there is none
 	close func()
 }
 

@@ -29,26 +29,16 @@ var (
 
 // namespaces makes a ground of three network namespaces.
 func namespaces() (*ground, error) {
-	var all []*netns.Namespace
-	end := func() {
-		for _, n := range all {
-			n.Close()
-		}
-	}
-	for _, name := range []string{"left", "right", "core"} {
-		n, err := netns.New(name)
-		if err != nil {
-			end()
-			return nil, err
-		}
-		all = append(all, n)
+	all, end, err := spaces("left", "right", "core")
+	if err != nil {
+		return nil, err
 	}
 	left, right, core := all[0], all[1], all[2]
-	err := errors.Join(
+	err = errors.Join(
 		netns.Join(netns.End{Namespace: left, Interface: cableName, Addr: leftAddr}, netns.End{Namespace: right, Interface: cableName, Addr: rightAddr}),
 		core.AddAddr("lo", netip.PrefixFrom(coreAddr, coreAddr.BitLen())),
-		connect(left, core, "left", "192.168.78.1/24", "192.168.78.2/24"),
-		connect(right, core, "right", "192.168.79.1/24", "192.168.79.2/24"),
+		connect(left, core, coreName, "left", "192.168.78.1/24", "192.168.78.2/24"),
+		connect(right, core, coreName, "right", "192.168.79.1/24", "192.168.79.2/24"),
 	)
 	if err != nil {
 		end()
@@ -71,16 +61,35 @@ func namespaces() (*ground, error) {
 				return []*os.File{l, r}, errors.Join(err1, err2)
 			},
 		},
-		close: end,
+		homes: homes, close: end,
 	}, nil
 }
 
-// connect joins a site to the core, by which its default route leads.
-func connect(n, core *netns.Namespace, name, own, gateway string) error {
+// spaces makes namespaces; end lets them go.
+func spaces(names ...string) (all []*netns.Namespace, end func(), err error) {
+	end = func() {
+		for _, n := range all {
+			n.Close()
+		}
+	}
+	for _, name := range names {
+		n, err := netns.New(name)
+		if err != nil {
+			end()
+			return nil, nil, err
+		}
+		all = append(all, n)
+	}
+	return all, end, nil
+}
+
+// connect joins a namespace to another, by which its default route leads. up is
+// the interface to it, down the one that it has in return.
+func connect(n, to *netns.Namespace, up, down, own, gateway string) error {
 	g := netip.MustParsePrefix(gateway)
-	err := netns.Join(netns.End{Namespace: n, Interface: coreName, Addr: netip.MustParsePrefix(own)}, netns.End{Namespace: core, Interface: name, Addr: g})
+	err := netns.Join(netns.End{Namespace: n, Interface: up, Addr: netip.MustParsePrefix(own)}, netns.End{Namespace: to, Interface: down, Addr: g})
 	if err != nil {
 		return err
 	}
-	return n.DefaultRoute(coreName, g.Addr())
+	return n.DefaultRoute(up, g.Addr())
 }

@@ -42,6 +42,25 @@ func (f *field) starting(ctx context.Context, k kind, r *rounds.Round) (rounds.S
 	return s, r.End()
 }
 
+// startingAtHome is starting with each node at home, behind a router that
+// translates addresses.
+func (f *field) startingAtHome(ctx context.Context, k kind, r *rounds.Round) (rounds.Sample, error) {
+	g, err := f.ground.homes()
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	home := *f
+	home.ground = g
+	s, err := home.starting(ctx, k, r)
+	if err != nil {
+		return nil, err
+	}
+	f.started = home.started
+	s["after first byte"] = s["direct path"] - s["first byte"]
+	return s, nil
+}
+
 // alone does a work with one process on a tailnet with peers that exist on the
 // map only.
 func (f *field) alone(ctx context.Context, k kind, synthetic int, r *rounds.Round, do func(*agent) (rounds.Sample, error)) (rounds.Sample, error) {

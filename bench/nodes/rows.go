@@ -132,6 +132,11 @@ func (f *field) lifeRows() []rounds.Row {
 			rounds.Metric{Name: "RSS", Unit: "MB", Most: 16}, rounds.Metric{Name: "goroutines"},
 			rounds.Metric{Name: "CPU", Unit: "ms/min"})),
 	}
+	if f.ground.homes != nil {
+		all = append(all, without(compare("start-nat", f.startingAtHome,
+			rounds.Metric{Name: "running", Unit: "s"}, rounds.Metric{Name: "first byte", Unit: "s"},
+			rounds.Metric{Name: "direct path", Unit: "s"}, rounds.Metric{Name: "after first byte", Unit: "s", RatioMost: 0.2})))
+	}
 	for _, n := range f.peers {
 		all = append(all, without(compare(fmt.Sprintf("peers%d", n), f.knowing(n),
 			rounds.Metric{Name: "RSS", Unit: "MB", RatioMost: 0.3}, rounds.Metric{Name: "peak RSS", Unit: "MB"},

@@ -4,8 +4,8 @@
 // ended, however they end.
 //
 // It is for measuring: what lies between two namespaces is one cable of the
-// kernel's, or a TUN device in each and a program in between. Gateways are
-// interop/ground's.
+// kernel's, a TUN device in each and a program in between, or a gateway that
+// translates. Gateways of other kinds are interop/ground's.
 package netns
 
 import (

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -86,4 +87,37 @@ func dial(n *Namespace, addr string) error {
 		}
 		return err
 	})
+}
+
+// TestTranslate: what is behind a gateway that translates reaches out, and is
+// seen under the gateway's address; nothing reaches in.
+func TestTranslate(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root") // not in CI: benches are run by hand
+	}
+	in, gateway, out := newTest(t, "in"), newTest(t, "gateway"), newTest(t, "out")
+	err := errors.Join(
+		Join(End{in, "eth0", netip.MustParsePrefix("192.0.2.1/24")}, End{gateway, "in", netip.MustParsePrefix("192.0.2.2/24")}),
+		Join(End{out, "eth0", netip.MustParsePrefix("198.51.100.1/24")}, End{gateway, "out", netip.MustParsePrefix("198.51.100.2/24")}),
+		in.DefaultRoute("eth0", netip.MustParseAddr("192.0.2.2")),
+		gateway.Translate(),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := listen(t, out, "198.51.100.1:0")
+	if err := dial(in, ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != netip.MustParseAddr("198.51.100.2") {
+		t.Errorf("seen as %v, want the gateway's address", from)
+	}
+	if err := dial(out, listen(t, in, "192.0.2.1:0").Addr().String()); err == nil {
+		t.Error("dialled what is behind the gateway")
+	}
 }

@@ -13,26 +13,37 @@ import (
 // vethPeer is VETH_INFO_PEER of linux/veth.h.
 const vethPeer = 1
 
-// A message is a request to rtnetlink(7).
+// A message is a request by netlink(7).
 type message struct {
-	kind  uint16 // RTM_…
-	flags uint16 // NLM_F_… besides request and acknowledgement
+	kind  uint16 // RTM_…, NFT_MSG_…
+	flags uint16 // NLM_F_… besides request
 	body  []byte // its fixed part, and attributes
 }
 
-// request sends one message in the thread's namespace and waits for its
-// acknowledgement.
+func (m message) encode() []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(m.body)))
+	b = binary.NativeEndian.AppendUint16(b, m.kind)
+	b = binary.NativeEndian.AppendUint16(b, m.flags|unix.NLM_F_REQUEST)
+	b = append(b, make([]byte, 8)...) // sequence number and port: there is one answer
+	return append(b, m.body...)
+}
+
+// request sends one message to rtnetlink(7) in the thread's namespace and waits
+// for its acknowledgement.
 func request(m message) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	m.flags |= unix.NLM_F_ACK
+	return exchange(unix.NETLINK_ROUTE, m.encode())
+}
+
+// exchange sends messages, of which one asks for an acknowledgement, to a
+// part of the kernel, and waits for that, or the first error.
+func exchange(part int, messages []byte) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, part)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(m.body)))
-	b = binary.NativeEndian.AppendUint16(b, m.kind)
-	b = binary.NativeEndian.AppendUint16(b, m.flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	b = append(b, make([]byte, 8)...) // sequence number and port: there is one request
-	if err := unix.Sendto(fd, append(b, m.body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(fd, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
 	answer := make([]byte, 4096)
@@ -46,7 +57,7 @@ func request(m message) error {
 // acknowledged returns the error in an answer.
 func acknowledged(answer []byte) error {
 	if len(answer) < unix.SizeofNlMsghdr+4 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
-		return fmt.Errorf("rtnetlink answers %x, want an acknowledgement", answer)
+		return fmt.Errorf("the kernel answers %x, want an acknowledgement", answer)
 	}
 	if code := int32(binary.NativeEndian.Uint32(answer[unix.SizeofNlMsghdr:])); code != 0 {
 		return syscall.Errno(-code)
