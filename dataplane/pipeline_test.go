@@ -141,7 +141,8 @@ func TestSubnetAndExit(t *testing.T) {
 	})
 }
 
-// TestMasquerade covers SVC-33: b knows a as 100.99.0.1.
+// TestMasquerade covers SVC-33: b knows a as 100.99.0.1. Flows are noted before
+// their source is translated, so that answers pass without any rule (SVC-24).
 func TestMasquerade(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		seenByB := a.self()
@@ -157,6 +158,15 @@ func TestMasquerade(t *testing.T) {
 		b.send(udpPacket("100.64.0.2:53", "100.99.0.1:7000", 'r'), udpPacket("100.64.0.2:53", "100.99.0.1:7000", 's'), tcpPacket("100.64.0.2:1", "100.99.0.1:80", packet.SYN))
 		a.wantReceived(t, "destination translated, each packet of a flow",
 			udpPacket("100.64.0.2:53", "100.64.0.1:7000", 'r'), udpPacket("100.64.0.2:53", "100.64.0.1:7000", 's'), tcpPacket("100.64.0.2:1", "100.64.0.1:80", packet.SYN))
+
+		a.learnRules("", seenByA)
+		quiet()
+		a.send(udpPacket("100.64.0.1:7001", "100.64.0.2:53", 'q'))
+		b.wantReceived(t, "another question", udpPacket("100.99.0.1:7001", "100.64.0.2:53", 'q'))
+		b.send(udpPacket("100.64.0.2:53", "100.99.0.1:7001", 'r'), udpPacket("100.64.0.2:53", "100.99.0.1:7002", 'x'))
+		a.wantReceived(t, "its answer alone, by the flow", udpPacket("100.64.0.2:53", "100.64.0.1:7001", 'r'))
+		a.learn(seenByA)
+		quiet()
 
 		a.hooks()
 		a.send(tcpPacket("[fd7a:115c:a1e0::1]:1", "[fd7a:115c:a1e0::2]:80", packet.SYN))

@@ -14,8 +14,9 @@ const (
 	me6 = "fd7a:115c:a1e0::2"
 )
 
-// TestInbound has each row of doc/protocol/node-services.md sections 3.3 and
-// 3.4.
+// TestInbound has each row of doc/protocol/node-services.md sections 3.3 and 3.4
+// (SVC-09, SVC-19); what it does not accept is dropped and counted (SVC-20), and a
+// stray TCP segment is left to the stack (SVC-21).
 func TestInbound(t *testing.T) {
 	reserved := make([]byte, 100)
 	for _, tt := range []struct {
@@ -227,6 +228,7 @@ func TestJailed(t *testing.T) {
 	}
 }
 
+// TestNothingBeforeTheFirstNetmap proves SVC-29.
 func TestNothingBeforeTheFirstNetmap(t *testing.T) {
 	f := New(0)
 	for _, p := range []pkt{
@@ -245,6 +247,7 @@ func TestNothingBeforeTheFirstNetmap(t *testing.T) {
 	}
 }
 
+// TestPeerAPI proves SVC-30.
 func TestPeerAPI(t *testing.T) {
 	f := newFilter(t, "rules.json", func(c *Config) {
 		c.PeerAPI4, c.PeerAPI6 = 4000, 6000
@@ -267,6 +270,7 @@ func TestPeerAPI(t *testing.T) {
 	}
 }
 
+// TestOutbound proves SVC-22.
 func TestOutbound(t *testing.T) {
 	f := newFilter(t, "rules.json", nil)
 	for _, tt := range []struct {

@@ -73,6 +73,7 @@ func TestCapacityIsAGuarantee(t *testing.T) {
 	}
 }
 
+// TestSmallCapacityIsRaised: at least 512 flows are remembered (SVC-23, SVC-25).
 func TestSmallCapacityIsRaised(t *testing.T) {
 	table := newFlowTable(1)
 	for i := range uint64(DefaultFlows) {

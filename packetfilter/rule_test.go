@@ -55,6 +55,7 @@ func TestMalformedEntries(t *testing.T) {
 	}
 }
 
+// TestObsoleteRulesVoidTheFilter covers SVC-12.
 func TestObsoleteRulesVoidTheFilter(t *testing.T) {
 	for _, rules := range []string{
 		`[{"SrcIPs": ["*"], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 65535}}]}, {"SrcIPs": ["10.0.0.0"], "SrcBits": [8]}]`,
