@@ -167,7 +167,8 @@ func (p *plane) sendFrame(to transport.Endpoint, frame []byte) error {
 
 // A pathKeeper is the actor that follows what the parts of a plane find out: it
 // tells the control server where the node can be reached, the prober when
-// sockets have changed, and all of them what the tailnet wants of this node.
+// sockets have changed, and all of them when the host's network has changed and
+// what the tailnet wants of this node.
 type pathKeeper struct {
 	*runtime
 	plane *plane
@@ -183,6 +184,7 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 	k.onBound()
 	away := time.NewTicker(homeAway) // runs while the node has no home relay
 	defer away.Stop()
+	link, linkChanged := k.monitor.Link().Load()
 	var was connections
 	health := relayHealth{log: k.log}
 	for {
@@ -209,6 +211,10 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 		case <-netmapChanged:
 		case <-connectionsChanged[0]:
 		case <-connectionsChanged[1]:
+		case <-linkChanged:
+			old := link
+			link, linkChanged = k.monitor.Link().Load()
+			k.onLink(old, link)
 		case <-away.C:
 			if st := p.relays.Status().Get(); st.Home != 0 && !st.HomeConnected {
 				p.paths.finder.Request("home relay is away")

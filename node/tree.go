@@ -29,7 +29,6 @@ const (
 //	node ─┬─ control.Client    session, stream, report
 //	      ├─ host.Monitor      interfaces, default route, sleep
 //	      ├─ node.watcher      state and events from status and netmap
-//	      ├─ node.linkWatcher  tells the others of a changed network
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -155,7 +154,7 @@ func (r *runtime) start() {
 	tree := actor.NewTree(ctx, r.log)
 	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
 	supervisor := tree.Supervisor("node")
-	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, linkWatcher{r}, &planes{r}} {
+	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}} {
 		supervisor.Go(r.supervised(s))
 	}
 }
