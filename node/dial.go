@@ -120,8 +120,7 @@ func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (ne
 // one of a node that the netmap knows, but not yet how to reach: such as one
 // that has only just joined.
 func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr {
-	ctx, cancel := context.WithTimeout(ctx, routePatience)
-	defer cancel()
+	var patience <-chan time.Time // from the first wait on: most dials have none
 	for {
 		nm, changed := d.node.run.control.Netmap.Load()
 		if nm != nil && nm.Self != nil {
@@ -140,9 +139,16 @@ func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr 
 		if len(ready) > 0 || len(known) == 0 {
 			return append(ready, known...)
 		}
+		if patience == nil {
+			timer := time.NewTimer(routePatience)
+			defer timer.Stop()
+			patience = timer.C
+		}
 		select {
 		case <-changed:
 		case <-applied:
+		case <-patience:
+			return known
 		case <-ctx.Done():
 			return known
 		}
