@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -15,6 +16,7 @@ type account struct {
 	ep            tcpip.Endpoint
 	wq            *waiter.Queue
 	receive, send share
+	askedAt       time.Time   // when send was last to grow; the writer's own
 	finished      atomic.Bool // nothing more is written
 }
 
@@ -36,7 +38,7 @@ func (b *budget) openAccount(ep tcpip.Endpoint, wq *waiter.Queue) *account {
 	if b == nil {
 		return nil
 	}
-	a := &account{budget: b, ep: ep, wq: wq}
+	a := &account{budget: b, ep: ep, wq: wq, askedAt: time.Now()}
 	a.receive.size.Store(leastBuffer)
 	a.send.size.Store(leastBuffer)
 	b.add(a)
@@ -63,32 +65,42 @@ func (a *account) close() {
 // read notes that the program has read n bytes, after it waited if so. A reader
 // that waits is faster than what the window lets through.
 func (a *account) read(n int, waited bool) {
-	if a.receive.wants(n, waited) && a.budget.grow(&a.receive, ReceiveMemory) {
+	size := a.receive.size.Load()
+	if a.receive.wants(n, waited, size) && a.budget.grow(&a.receive, max(2*size, startBuffer), ReceiveMemory) {
 		a.ep.SocketOptions().SetReceiveBufferSize(a.receive.size.Load(), true)
 	}
 }
 
-// wrote notes that the program has written n bytes. A writer that waits needs
-// more if twice its congestion window does not fit.
+// wrote notes that the program has written n bytes, after it waited if so. A
+// writer that waits needs more if twice its congestion window does not fit, and
+// its peer takes what there is in a few round trips: a slow peer would only let it
+// fill what others need.
 func (a *account) wrote(n int, waited bool) {
-	if a == nil || !a.send.wants(n, waited) {
+	if a == nil {
+		return
+	}
+	size := a.send.size.Load()
+	if !a.send.wants(n, waited, 2*size) { // one that waits, one that was taken
 		return
 	}
 	var info tcpip.TCPInfoOption
-	if a.ep.GetSockOpt(&info) != nil || 2*int64(info.SndCwnd)*a.budget.segment <= a.send.size.Load() {
+	now := time.Now()
+	took := now.Sub(a.askedAt)
+	a.askedAt = now
+	if a.ep.GetSockOpt(&info) != nil || took > max(sweepEvery, 4*info.RTT) || 2*int64(info.SndCwnd)*a.budget.segment <= size {
 		return
 	}
-	if a.budget.grow(&a.send, SendMemory) {
+	if a.budget.grow(&a.send, 2*size, SendMemory) {
 		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
 	}
 }
 
-// wants reports whether the share should grow: its program has waited, and moved
-// as much as fits, since this was last asked.
-func (s *share) wants(n int, waited bool) bool {
+// wants reports whether the share may have to grow: its program has waited, and
+// moved enough bytes, since this was last asked.
+func (s *share) wants(n int, waited bool, enough int64) bool {
 	moved := s.moved.Add(int64(n))
 	s.short = s.short || waited
-	if !s.short || moved-s.asked < s.size.Load() {
+	if !s.short || moved-s.asked < enough {
 		return false
 	}
 	s.asked, s.short = moved, false

@@ -17,7 +17,7 @@ const (
 	LeastMemory = 2 * leastBuffer
 
 	// startBuffer is what each direction of a connection gets before others, in
-	// bytes: at once while nearly all is free, else when it shows need.
+	// bytes: at once while nearly all is free, else when its reader shows need.
 	startBuffer = 32 << 10
 
 	// startShare is the part of a budget up to which each connection gets it at
@@ -182,14 +182,12 @@ func (b *budget) close(a *account) {
 	b.closing[a] = struct{}{}
 }
 
-// grow doubles a share, from startBuffer on and to most bytes at most, as far as
-// there is memory: half of what is left at a time. It reports whether the share has
-// grown.
-func (b *budget) grow(s *share, most int64) bool {
+// grow makes a share size bytes, most at most, as far as there is memory: half of
+// what is left at a time. It reports whether the share has grown.
+func (b *budget) grow(s *share, size, most int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	size := s.size.Load()
-	want := min(max(size, startBuffer-size), most-size)
+	want := min(size, most) - s.size.Load()
 	if b.room()/2 < want && b.sweep(time.Now()) {
 		want = min(want, b.fair()-s.size.Load())
 	}

@@ -226,3 +226,30 @@ func TestQuotaOfDatagrams(t *testing.T) {
 		t.Errorf("%d bytes are held by sockets that are closed", n)
 	}
 }
+
+// Writers whose peers take nothing do not fill what a stream needs that is read.
+func TestBudgetLeavesRoomForTheFast(t *testing.T) {
+	const buffers, slow, size = 8 << 20, 60, 8 << 20
+	a, b := limited(t, buffers, a4), limited(t, buffers, b4)
+	join(t, a, b, merged)
+	for range slow {
+		client, _ := connected(t, a, b, b4)
+		go client.Write(make([]byte, size))
+	}
+	eventually(t, func() bool { return filled(b) == slow })
+	for _, s := range []*Stack{a, b} {
+		s.budget.mu.Lock()
+		if room := s.budget.room(); room < buffers/8 {
+			t.Errorf("%d bytes of %d are left beside %d slow connections", room, buffers, slow)
+		}
+		s.budget.mu.Unlock()
+	}
+	client, server := connected(t, a, b, b4)
+	go func() { client.Write(make([]byte, size)); client.CloseWrite() }()
+	if n, err := io.Copy(io.Discard, server); n != size || err != nil {
+		t.Errorf("%d of %d bytes came: %v", n, size, err)
+	}
+	if n := server.account.receive.size.Load(); n <= startBuffer {
+		t.Errorf("the receive buffer of the stream that is read has %d bytes", n)
+	}
+}
