@@ -159,6 +159,7 @@ func New(c Config) (*Dataplane, error) {
 	var err error
 	d.engine, err = wireguard.New(wireguard.Config{
 		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, PeerAt: d.peerAt, Events: events{d}, Logger: c.Logger,
+		Late: &lateSink{sink{d: d, delivery: c.NewDelivery()}},
 	})
 	d.config.Private = key.NodePrivate{} // the engine alone needs it
 	return d, err

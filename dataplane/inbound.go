@@ -189,6 +189,16 @@ func (s *sink) begin(t *table, now wireguard.Tick) {
 	}
 }
 
+// A lateSink takes what has waited for packets that did not come (WG-102). The
+// engine asks it first whose a source is.
+type lateSink struct{ sink }
+
+// Owner is part of wireguard.Sink.
+func (s *lateSink) Owner(src netip.Addr) *wireguard.Peer {
+	s.begin(s.d.table.Load(), s.d.engine.Now())
+	return s.sink.Owner(src)
+}
+
 // Owner is part of wireguard.Sink: the source check of every packet (WG-54,
 // SVC-42).
 func (s *sink) Owner(src netip.Addr) *wireguard.Peer {

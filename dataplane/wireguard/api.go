@@ -40,6 +40,10 @@ type Config struct {
 	// (WG-52); a nil PeerAt maps nothing. Receive goroutine.
 	PeerAt func(src *Source) *Peer
 
+	// Late takes packets that have waited for others in vain while nothing came
+	// after them (WG-102). Actor goroutine. With nil no packet waits.
+	Late Sink
+
 	Events Events
 	Logger *slog.Logger // nil discards
 }

@@ -73,5 +73,6 @@ const (
 	SealerMemory    = arenaSize
 	OpenerMemory    = 2 * openerBuffer
 	ParkedMemory    = maxParkedTotal
+	HeldMemory      = maxHeldTotal
 	HandshakeMemory = ringSlots*(initiationSize+20) + limiterSlots*8
 )

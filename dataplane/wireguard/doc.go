@@ -13,6 +13,9 @@
 // own. They find keypairs through atomic pointers and leave word of what they
 // did in atomics of the session; per packet there is no lock and no allocation.
 //
+// TCP segments that overtake others on their way wait for these, some milliseconds
+// at most and only on paths where waiting is of use (WG-99).
+//
 // Session keys and counters outlive a restart of Serve, so a panic of the actor
 // does not disturb a stream in progress. Keys are erased when they are unlinked;
 // what the garbage collector has copied is not in our hand.

@@ -1,6 +1,10 @@
 package wireguard
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/seed94491740/tsnode/packet"
+)
 
 // Sizes in bytes of the headers that the fast paths read (RFC 791 section 3.1,
 // RFC 8200 section 3, RFC 9293 section 3.1).
@@ -35,6 +39,7 @@ const (
 	protoTCP     = 6
 	dontFragment = 0x4000 // DF in the fragment word of an IPv4 header
 	fragmented   = 0x3fff // More Fragments and the offset
+	endsStream   = packet.FIN | packet.RST
 )
 
 // innerLength returns the length of the IP packet of which b is the beginning,

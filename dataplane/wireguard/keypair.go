@@ -34,6 +34,7 @@ type keypair struct {
 		sync.Mutex
 		open   cipher.AEAD
 		replay replay.Filter // WG-29
+		order  order         // WG-99
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 type loop struct {
 	e      *Engine
 	timers timers
+	late   lateness
 	sealer *Sealer
 	first  []byte // scratch for FirstPacket
 	now    Tick
@@ -51,6 +52,7 @@ func newLoop(e *Engine) *loop {
 			e.config.Send(p, nil, b)
 		}
 	})
+	l.late.engine = e
 	l.tick()
 	return l
 }
@@ -68,17 +70,18 @@ func (l *loop) turn() {
 	for s := l.timers.pop(l.now); s != nil; s = l.timers.pop(l.now) {
 		l.visit(s, 0)
 	}
+	l.late.look(l.now)
 }
 
 // wait returns how long nothing is due. Deadlines are rounded up, so that those
 // close together cost one wake-up (WG-43).
 func (l *loop) wait() time.Duration {
-	due := l.timers.first()
+	slack := Tick(wakeSlack)
+	due := sooner((l.timers.first()+slack-1)/slack*slack, l.late.first())
 	if due == 0 {
 		return time.Hour
 	}
-	slack := Tick(wakeSlack)
-	return time.Duration((due+slack-1)/slack*slack - l.e.Now())
+	return time.Duration(due - l.e.Now())
 }
 
 // restart takes over what an earlier loop has left.
@@ -136,6 +139,9 @@ func (l *loop) onEvents(s *session, events event) {
 	}
 	if events&eventUnknown != 0 {
 		l.onUnknown(s)
+	}
+	if events&(eventHeld|eventRestart) != 0 {
+		l.late.add(s)
 	}
 	if events&eventRestart != 0 && s.attempt.wanting {
 		s.attempt.retryAt = max(l.now, s.attempt.gate)

@@ -145,12 +145,25 @@ func (o *Opener) run(index uint32, r *run) {
 func (o *Opener) openAll(kp *keypair, r *run) (bytes int, data bool) {
 	kp.recv.Lock()
 	defer kp.recv.Unlock() // also when a Sink panics
+	q := &kp.recv.order
+	if q.expire(r.now) {
+		o.release(kp)
+	}
 	for {
 		d := r.next()
 		if len(d) == 0 {
+			o.watch(kp)
 			return bytes, data
 		}
-		if o.open(kp, d, r.rest()) {
+		fresh := false
+		if counterOf(d) == q.next && !q.waits() {
+			if fresh = o.open(kp, d, r.rest()); fresh {
+				q.next++
+			}
+		} else {
+			fresh = o.astray(kp, d, r)
+		}
+		if fresh {
 			bytes += len(d)
 			data = data || len(d) > keepaliveSize
 		}
@@ -170,15 +183,8 @@ func (o *Opener) open(kp *keypair, d []byte, rest int) bool {
 	} else {
 		dst = o.space(size)
 	}
-	copy(o.nonce[4:], d[8:16])
-	plain, err := kp.recv.open.Open(dst[:0:size], o.nonce[:], d[transportHeader:], nil)
-	switch {
-	case err != nil:
-		o.engine.count(dropTag, 1)
-	case !kp.recv.replay.ValidateCounter(binary.LittleEndian.Uint64(d[8:]), rejectAfterMessages):
-		o.engine.count(dropReplay, 1)
-	default:
-		o.accept(p, plain, joined, rest)
+	if o.decrypt(kp, d, dst[:size]) {
+		o.accept(p, dst[:size], joined, rest)
 		return true
 	}
 	if joined {
@@ -186,6 +192,22 @@ func (o *Opener) open(kp *keypair, d []byte, rest int) bool {
 	}
 	return false
 }
+
+// decrypt opens a datagram in dst, and reports whether it was authentic and new.
+func (o *Opener) decrypt(kp *keypair, d, dst []byte) bool {
+	copy(o.nonce[4:], d[8:16])
+	if _, err := kp.recv.open.Open(dst[:0:len(dst)], o.nonce[:], d[transportHeader:], nil); err != nil {
+		o.engine.count(dropTag, 1)
+		return false
+	}
+	if !kp.recv.replay.ValidateCounter(counterOf(d), rejectAfterMessages) {
+		o.engine.count(dropReplay, 1)
+		return false
+	}
+	return true
+}
+
+func counterOf(d []byte) uint64 { return binary.LittleEndian.Uint64(d[8:]) }
 
 // accept decides what becomes of the plaintext of an authentic datagram. joined
 // says that it lies over the end of the train, else it lies in loose.

@@ -39,6 +39,7 @@ const (
 	eventDeadline                    // a deadline is earlier than nextCheck
 	eventExpire                      // do not send under current any more; WG-51
 	eventUnknown                     // the peer uses an index we do not know; WG-52
+	eventHeld                        // packets wait for those before them; WG-102
 	eventRestart                     // the actor has restarted; WG-95
 )
 

@@ -86,6 +86,7 @@ func (l *loop) push(s *session, kp *keypair) {
 func (l *loop) forget(kp *keypair) {
 	if kp != nil {
 		l.e.indices.removeKeypair(kp)
+		l.e.shut(kp)
 	}
 }
 

@@ -60,9 +60,14 @@ type Stats struct {
 	Keepalives    uint64 // empty packets sent
 	CookieReplies uint64 // sent
 
+	Late     uint64 // packets that came after later ones of the same keypair; WG-99
+	Held     uint64 // packets that waited for those
+	HoldFull uint64 // times that waiting ended because the memory for it was full
+
 	Peers       int   // records
 	Sessions    int   // peers with a session
 	ParkedBytes int64 // in all park queues
+	HeldBytes   int64 // memory for packets that wait
 }
 
 // counters are the atomics behind Stats.
@@ -73,6 +78,9 @@ type counters struct {
 
 	sessions atomic.Int64
 	parked   atomic.Int64 // bytes
+
+	late, held, holdFull atomic.Uint64
+	heldBytes            atomic.Int64
 }
 
 // count notes n drops. It is not called per packet on the good path.
@@ -85,6 +93,7 @@ func (e *Engine) Stats() Stats {
 		Initiations: c.initiations.Load(), Responses: c.responses.Load(), Handshakes: c.handshakes.Load(),
 		Keepalives: c.keepalives.Load(), CookieReplies: c.cookieReplies.Load(),
 		Peers: e.peers.len(), Sessions: int(c.sessions.Load()), ParkedBytes: c.parked.Load(),
+		Late: c.late.Load(), Held: c.held.Load(), HoldFull: c.holdFull.Load(), HeldBytes: c.heldBytes.Load(),
 	}
 	for i := range s.Dropped {
 		s.Dropped[i] = c.dropped[i].Load()
