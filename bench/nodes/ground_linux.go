@@ -56,9 +56,16 @@ func namespaces() (*ground, error) {
 		far: &distance{
 			left: site{"left", farLeftAddr.Addr(), left.Start}, right: site{"right", farRightAddr.Addr(), right.Start},
 			lay: func() ([]*os.File, error) {
-				l, err1 := left.TUN(farName, farLeftAddr)
-				r, err2 := right.TUN(farName, farRightAddr)
-				return []*os.File{l, r}, errors.Join(err1, err2)
+				l, err := left.TUN(farName, farLeftAddr)
+				if err != nil {
+					return nil, err
+				}
+				r, err := right.TUN(farName, farRightAddr)
+				if err != nil {
+					l.Close()
+					return nil, err
+				}
+				return []*os.File{l, r}, nil
 			},
 		},
 		homes: homes, close: end,

@@ -6,8 +6,9 @@
 //	cd bench && go run ./nodes [-rows bulk1,trips] [-rounds 5] [-json FILE]
 //
 // Run by root, the nodes are in two network namespaces joined by a veth pair,
-// and the kernel's own TCP and UDP over that pair is measured, too. Otherwise
-// all is on loopback, without the rows that need a network without UDP.
+// and the kernel's own TCP and UDP over that pair is measured, too; in the rows
+// far… an impaired link takes the pair's place. Otherwise all is on loopback,
+// without the rows that need a network without UDP or a link.
 //
 // The agents are nodes/agent and tsnet/agent; what they do is in load. A round
 // during which other programs used the machine's processors is repeated, and
