@@ -271,7 +271,7 @@ func TestBadHTTPAnswers(t *testing.T) {
 		for name, h := range map[string]http.HandlerFunc{
 			"500":           func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) },
 			"403":           func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(403) },
-			"redirect":      func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/other", 302) },
+			"redirect":      func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/other", http.StatusFound) },
 			"no DNS":        func(rw http.ResponseWriter, _ *http.Request) { rw.Write([]byte("hello")) },
 			"other answer":  w.overHTTP("", func([]byte) []byte { return message(t, "y.example", a) }),
 			"short":         w.overHTTP("", func([]byte) []byte { return []byte{0} }),

@@ -27,9 +27,7 @@ type service struct {
 // not open yet, and waits for that. Most programs never ask there, and a node
 // should cost them nothing.
 func (r *Resolver) OpenService(ctx context.Context) error {
-	if !r.wanted.Get() {
-		r.wanted.Store(true)
-	}
+	r.WantService()
 	for {
 		s, changed := r.service.Load()
 		switch {
@@ -45,6 +43,13 @@ func (r *Resolver) OpenService(ctx context.Context) error {
 		case <-r.ended.Done():
 			return net.ErrClosed
 		}
+	}
+}
+
+// WantService is OpenService without waiting.
+func (r *Resolver) WantService() {
+	if !r.wanted.Get() {
+		r.wanted.Store(true)
 	}
 }
 
@@ -134,11 +139,13 @@ func (s *server) listen(at netip.AddrPort) error {
 }
 
 // own reports whether an address is this node's: nobody else is served, whatever
-// the packet filter lets through (SVC-82).
+// the packet filter lets through (SVC-82). No peer can send from these addresses,
+// as they are not its own (SVC-42).
 func (s *server) own(a net.Addr) bool {
 	ap, err := netip.ParseAddrPort(a.String())
+	from := ap.Addr().Unmap()
 	nm := s.config.Netmap.Get()
-	if err == nil && nm != nil && nm.Self != nil && nm.Self.HasAddr(ap.Addr().Unmap()) {
+	if err == nil && (IsService(from) || nm != nil && nm.Self != nil && nm.Self.HasAddr(from)) {
 		return true
 	}
 	s.count.foreign.Add(1)

@@ -15,6 +15,9 @@ var (
 	ServiceIPv6 = netip.MustParseAddr("fd7a:115c:a1e0::53")
 )
 
+// IsService reports whether an address is one of the service addresses.
+func IsService(a netip.Addr) bool { return a == ServiceIPv4 || a == ServiceIPv6 }
+
 // serviceName is the name of the service addresses.
 const serviceName = "magicdns.localhost-tailscale-daemon"
 
@@ -161,7 +164,7 @@ func (t *Table) answer(name string, typ dnsmessage.Type, h addrSet) Decision {
 // decideReverse answers who has an address. One that nobody has may be another's
 // to answer for, unless it is in a zone of ours.
 func (t *Table) decideReverse(name string, a netip.Addr) Decision {
-	if a == ServiceIPv4 || a == ServiceIPv6 {
+	if IsService(a) {
 		return Decision{Verdict: Found, Name: serviceName}
 	}
 	if owner, ok := t.nameOf(a); ok {

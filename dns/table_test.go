@@ -264,7 +264,7 @@ func TestProblemsOfConfiguration(t *testing.T) {
 	nm := newNetmap()
 	nm.DNS.Routes = map[string][]netmap.Resolver{
 		"tls.example": {{Addr: "tls://dns.example"}}, "": {{Addr: "10.0.0.1"}}, "a..b": {{Addr: "10.0.0.1"}},
-		"mixed.example": {{Addr: "http://name.example/dns-query"}, {Addr: "10.0.0.1"}, {Addr: "ftp://x"}, {Addr: "10.0.0.1:0"}},
+		"mixed.example": {{Addr: "http://name.example/dns-query"}, {Addr: "10.0.0.1"}, {Addr: "ftp://x"}, {Addr: "10.0.0.1:0"}, {Addr: "100.100.100.100"}, {Addr: "name"}, {}},
 	}
 	table := Compile(nm, accept, nil)
 	check(t, table, []row{
@@ -272,7 +272,7 @@ func TestProblemsOfConfiguration(t *testing.T) {
 		{"x.mixed.example", a, "-> mixed.example. 10.0.0.1:53"},
 	})
 	all := strings.Join(table.Describe().Problems, "\n")
-	for _, want := range []string{"tls://dns.example", `route for ""`, `route for "a..b"`, "name.example", "ftp://x", "10.0.0.1:0", "bad.tail.ts.net"} {
+	for _, want := range []string{"tls://dns.example", `route for ""`, `route for "a..b"`, "name.example", "ftp://x", "10.0.0.1:0", "100.100.100.100", `"name"`, `""`, "bad.tail.ts.net"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("problems do not name %s:\n%s", want, all)
 		}

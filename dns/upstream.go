@@ -80,32 +80,49 @@ type providerFamily struct {
 
 // parseResolver parses the forms of a resolver's address (section 7.1).
 func parseResolver(r netmap.Resolver) (u Upstream, problem string) {
+	at, err := netip.ParseAddrPort(r.Addr)
 	if a, err := netip.ParseAddr(r.Addr); err == nil {
-		return Upstream{Addr: netip.AddrPortFrom(a.Unmap(), dnsPort)}, ""
+		at = netip.AddrPortFrom(a, dnsPort)
+	} else if strings.Contains(r.Addr, "://") {
+		return parseURL(r)
 	}
-	if a, err := netip.ParseAddrPort(r.Addr); err == nil && a.Port() != 0 {
-		return Upstream{Addr: netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}, ""
-	}
-	if strings.HasPrefix(r.Addr, "tls://") {
-		return u, "DNS over TLS is not supported"
-	}
-	parsed, err := url.Parse(r.Addr)
-	if err != nil || parsed.Hostname() == "" || parsed.Scheme != "https" && parsed.Scheme != "http" {
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	switch {
+	case !at.IsValid() && err != nil || at.Port() == 0:
 		return u, "want IP, IP:port, https://HOST/PATH or http://IP:PORT/dns-query"
+	case IsService(at.Addr()):
+		return u, "that is this node itself"
+	}
+	return Upstream{Addr: at}, ""
+}
+
+// parseURL is parseResolver for URLs. One of https may name its host, whose
+// addresses are BootstrapResolution or what the host's resolver says.
+func parseURL(r netmap.Resolver) (u Upstream, problem string) {
+	parsed, err := url.Parse(r.Addr)
+	if err != nil || parsed.Hostname() == "" {
+		return u, "want https://HOST/PATH or http://IP:PORT/dns-query"
+	}
+	at, err := netip.ParseAddr(parsed.Hostname())
+	switch {
+	case parsed.Scheme == "http" && err != nil:
+		return u, "DNS over HTTP is for peers: want http://IP:PORT/dns-query"
+	case parsed.Scheme != "http" && parsed.Scheme != "https":
+		return u, "DNS over " + parsed.Scheme + " is not supported: want an IP address or https://HOST/PATH"
 	}
 	u.URL = r.Addr
+	if err == nil {
+		u.at = []netip.Addr{at.Unmap()}
+		return u, ""
+	}
 	if p := providerOfURL(r.Addr); p != nil {
 		u.at = p.addrs[:]
+		return u, ""
 	}
 	for _, text := range r.BootstrapResolution {
 		if a, err := netip.ParseAddr(text); err == nil {
-			u.at = append(u.at[:len(u.at):len(u.at)], a.Unmap())
+			u.at = append(u.at, a.Unmap())
 		}
-	}
-	if a, err := netip.ParseAddr(parsed.Hostname()); err == nil {
-		u.at = []netip.Addr{a.Unmap()}
-	} else if parsed.Scheme == "http" {
-		return Upstream{}, "DNS over HTTP is for peers: want http://IP:PORT/dns-query"
 	}
 	return u, ""
 }
