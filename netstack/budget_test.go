@@ -144,7 +144,7 @@ func TestDialBeyondBudget(t *testing.T) {
 // One stream gets what it needs, on both ends; when others come it is cut to a
 // share of it, and none of them stalls.
 func TestBudgetFollowsUse(t *testing.T) {
-	const buffers, streams, each = 2 << 20, 12, 4 << 20
+	const buffers, streams, each = 2 << 20, 8, 1 << 20
 	a, b := limited(t, buffers, a4), limited(t, buffers, b4)
 	join(t, a, b, segmented)
 	var all sync.WaitGroup
@@ -229,7 +229,7 @@ func TestQuotaOfDatagrams(t *testing.T) {
 
 // Writers whose peers take nothing do not fill what a stream needs that is read.
 func TestBudgetLeavesRoomForTheFast(t *testing.T) {
-	const buffers, slow, size = 8 << 20, 60, 8 << 20
+	const buffers, slow, size = 8 << 20, 60, 4 << 20
 	a, b := limited(t, buffers, a4), limited(t, buffers, b4)
 	join(t, a, b, merged)
 	for range slow {

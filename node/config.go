@@ -42,6 +42,9 @@ type settings struct {
 	closeStore bool // we have opened it
 	loops      int  // outbound loops, and UDP sockets of a family
 	seams      seams
+
+	memoryLimit int64 // bytes; 0 = none
+	buffers     int64 // bytes of it for sockets
 }
 
 // settings checks the configuration, fills in defaults and opens the store.
@@ -50,6 +53,9 @@ func (n *Node) settings() (s settings, err error) {
 		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
 		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
+	}
+	if err := s.limitMemory(n.MemoryLimit); err != nil {
+		return s, err
 	}
 	if s.network == nil {
 		s.network = host.OS{}

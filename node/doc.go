@@ -45,6 +45,22 @@
 //	peer is offline                  Dial: ErrNoAnswer, *DialError tells   30 s, or the context
 //	node closed                      ErrClosed                             at once
 //
+// # Memory
+//
+// What a node holds has a bound, whatever happens around it:
+//
+//	packets on their way       8008.5 KiB  each node; most of it only once it is used
+//	                           2576 KiB    each further loop; on two or three cores there is one
+//	TCP, received, not read    8192 KiB    each connection, grown by use
+//	TCP, sent, not acknowledged  6144 KiB  each connection, grown by use
+//	UDP, received, not read    4096 KiB    each socket
+//	peers                      3 kB        each peer of the network map, and 7 KiB with a session
+//
+// Node.MemoryLimit bounds the sum of all but the peers; doc/memory.md has the parts
+// and says what gives way.
+//
+// # How long calls take
+//
 // Start returns within a second with or without a network. Close takes at most
 // a second, and up to five more to log an ephemeral node out.
 package node

@@ -64,6 +64,13 @@ type Node struct {
 	// Default: http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// MemoryLimit bounds the memory of the node's packets and connections, in
+	// bytes, LeastMemoryLimit at least. Connections share it by use; those for
+	// which it has no room are refused. The program, the network map and what Dial
+	// and Accept return count apart; doc/memory.md has the sums. 0 means no bound
+	// but those of each socket.
+	MemoryLimit int64
+
 	// Network is the network of the host. Default: host.OS.
 	Network host.Network
 

@@ -41,6 +41,7 @@ type Status struct {
 	MagicDNS     string       `json:",omitempty"` // DNS suffix of the tailnet, without dots at its ends
 	HomeRelay    string       `json:",omitempty"` // code of our home DERP region
 	Health       []string     `json:",omitempty"` // problems to act on
+	Memory       MemoryStatus `json:",omitzero"`  // with Node.MemoryLimit
 	Peers        []PeerStatus
 }
 
@@ -110,7 +111,7 @@ func (n *Node) Status() *Status {
 		return &Status{State: StateStopped, ControlURL: n.ControlURL}
 	}
 	life := r.lifeState.Get()
-	s := &Status{State: life.state, AuthURL: life.authURL, ControlURL: r.controlURL}
+	s := &Status{State: life.state, AuthURL: life.authURL, ControlURL: r.controlURL, Memory: r.memory()}
 	if life.problem != nil {
 		s.ControlError = life.problem.Error()
 	}

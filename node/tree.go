@@ -108,7 +108,7 @@ func (r *runtime) openOverlay() (err error) {
 		r.overlay = *r.seams.overlay
 		return nil
 	}
-	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Logger: r.log}); err != nil {
+	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Buffers: r.buffers, Logger: r.log}); err != nil {
 		return err
 	}
 	links := r.stack.Links()

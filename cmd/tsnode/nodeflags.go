@@ -16,9 +16,10 @@ type nodeFlags struct {
 	ephemeral, verbose                       bool
 	tags                                     []string
 	port                                     uint16
+	memoryLimit                              byteSize
 }
 
-// add defines all of them but --ephemeral, whose default differs.
+// add defines those that all these commands have, with the same defaults.
 func (o *nodeFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.hostname, "hostname", os.Getenv("TS_HOSTNAME"), "name of the node (default: this machine's)")
 	f.StringVar(&o.authKey, "auth-key", "", "auth key: file:PATH, - for standard input, or the key itself")
@@ -42,7 +43,7 @@ func (o *nodeFlags) node(stdin io.Reader, stderr io.Writer) (*node.Node, error) 
 	}
 	return &node.Node{
 		Hostname: o.hostname, AuthKey: authKey, ControlURL: o.loginServer, Dir: o.stateDir,
-		Ephemeral: o.ephemeral, AdvertiseTags: o.tags, Port: o.port,
+		Ephemeral: o.ephemeral, AdvertiseTags: o.tags, Port: o.port, MemoryLimit: int64(o.memoryLimit),
 		Logger: newLogger(stderr, o.verbose),
 	}, nil
 }

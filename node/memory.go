@@ -1,0 +1,69 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/seed94491740/tsnode/dataplane/wireguard"
+	"github.com/seed94491740/tsnode/netstack"
+	"github.com/seed94491740/tsnode/packetfilter"
+	"github.com/seed94491740/tsnode/transport/derp"
+	"github.com/seed94491740/tsnode/transport/udp"
+)
+
+// LeastMemoryLimit is the smallest Node.MemoryLimit, in bytes. It is enough for
+// about a hundred connections.
+const LeastMemoryLimit = 12 << 20
+
+// countedRegions is for how many relay regions a limit sets memory aside: the home
+// and another one.
+const countedRegions = 2
+
+// A MemoryStatus is what a node's packets and connections may take.
+type MemoryStatus struct {
+	Limit int64 // bytes; Node.MemoryLimit
+	Used  int64 // bytes that may be filled now, the garbage collector's share included
+
+	RefusedConnections uint64 // connections for which there was no memory
+	DroppedDatagrams   uint64 // datagrams for which there was none, or none left to their socket
+}
+
+// pipelineMemory is what a node holds at most besides the buffers of sockets, in
+// bytes; doc/memory.md lists it.
+func pipelineMemory(loops int) int64 {
+	const (
+		receiver = wireguard.OpenerMemory + netstack.DeliveryMemory
+		loop     = wireguard.SealerMemory + netstack.LinkMemory + 2*(udp.ReadMemory+receiver) // IPv4 and IPv6
+		region   = derp.RegionMemory + receiver
+		shared   = wireguard.ParkedMemory + wireguard.HandshakeMemory + packetfilter.FlowMemory
+	)
+	return int64(loops)*loop + countedRegions*region + shared
+}
+
+// limitMemory checks a limit and shares it out: half of what the pipeline leaves
+// is for sockets, and as much for the garbage that Go lets a heap gather before it
+// collects. A small limit is for few loops.
+func (s *settings) limitMemory(limit int64) error {
+	switch {
+	case limit == 0:
+		return nil
+	case limit < LeastMemoryLimit:
+		return fmt.Errorf("memory limit of %d bytes: want at least %d, or 0 for none", limit, LeastMemoryLimit)
+	}
+	for s.loops > 1 && pipelineMemory(s.loops) > limit/2 {
+		s.loops--
+	}
+	s.memoryLimit, s.buffers = limit, (limit-pipelineMemory(s.loops))/2
+	return nil
+}
+
+// memory returns what the node's packets and connections may take now.
+func (r *runtime) memory() MemoryStatus {
+	if r.memoryLimit == 0 || r.stack == nil {
+		return MemoryStatus{}
+	}
+	st := r.stack.Stats()
+	return MemoryStatus{
+		Limit: r.memoryLimit, Used: pipelineMemory(r.loops) + 2*st.Buffers,
+		RefusedConnections: st.TCPRefused, DroppedDatagrams: st.UDPOverflow,
+	}
+}
