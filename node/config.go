@@ -32,6 +32,7 @@ type settings struct {
 	controlURL string
 	authKey    string
 	ephemeral  bool
+	ignoreDNS  bool
 	tags       []string
 	port       uint16
 	network    host.Network
@@ -50,7 +51,7 @@ type settings struct {
 // settings checks the configuration, fills in defaults and opens the store.
 func (n *Node) settings() (s settings, err error) {
 	s = settings{
-		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
+		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, ignoreDNS: n.IgnoreDNS, tags: n.AdvertiseTags, port: n.Port,
 		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
@@ -26,6 +27,9 @@ const (
 
 	// dialStagger is the head start of each candidate address (SVC-80).
 	dialStagger = 300 * time.Millisecond
+
+	// dnsPort is the one port of the service addresses.
+	dnsPort = 53
 )
 
 // Dial connects to an address on the tailnet. network is tcp or udp, with 4 or
@@ -105,6 +109,11 @@ func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (ne
 		d.fail.Addr = addrs[0]
 		return nil, ErrNoRoute
 	}
+	if dns.IsService(to[0].Addr()) {
+		if err := d.openService(ctx, port); err != nil {
+			return nil, err
+		}
+	}
 	if d.proto == packet.UDP {
 		return d.node.run.stack.DialUDP(ctx, netip.AddrPort{}, to[0])
 	}
@@ -114,6 +123,15 @@ func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (ne
 		return nil, d.classify(ctx, err)
 	}
 	return c, nil
+}
+
+// openService makes sure that somebody answers on the service addresses
+// (SVC-81). Only DNS is there.
+func (d *dial) openService(ctx context.Context, port uint16) error {
+	if port != dnsPort {
+		return ErrRefused
+	}
+	return d.node.run.names.OpenService(ctx)
 }
 
 // awaitRoute returns the addresses that belong to a node. It waits a moment for
@@ -130,7 +148,7 @@ func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr 
 		var ready, known []netip.Addr
 		for _, a := range addrs {
 			switch {
-			case d.nm.Self.HasAddr(a), d.reachable(a):
+			case d.nm.Self.HasAddr(a), dns.IsService(a), d.reachable(a):
 				ready = append(ready, a)
 			case d.known(a):
 				known = append(known, a)
@@ -190,11 +208,24 @@ func (d *dial) describe(a netip.Addr) {
 func (d *dial) one(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	ctx, forget := d.node.run.rejects.watch(ctx, d.proto, to)
 	defer forget()
-	c, err := d.node.run.stack.DialTCP(ctx, netip.Addr{}, to)
+	c, err := d.node.run.stack.DialTCP(ctx, d.source(to.Addr()), to)
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	return c, err
+}
+
+// source returns the address to connect from: our own for the service addresses,
+// which the stack takes for ours, too; else it is the stack's choice.
+func (d *dial) source(to netip.Addr) netip.Addr {
+	if dns.IsService(to) {
+		for _, own := range d.nm.Self.Addresses {
+			if own.Addr().Is4() == to.Is4() {
+				return own.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // classify turns the error of a connection attempt into one of the package's.

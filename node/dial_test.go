@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
 )
 
@@ -131,25 +130,6 @@ func TestDialErrorText(t *testing.T) {
 		}
 		if tt.err.Timeout() != tt.timeout {
 			t.Errorf("%q: Timeout is %v", text, !tt.timeout)
-		}
-	}
-}
-
-func TestLookupNetmap(t *testing.T) {
-	four, six := netip.MustParsePrefix("100.64.0.2/32"), netip.MustParsePrefix("fd7a:115c:a1e0::2/128")
-	nm := &netmap.Netmap{
-		Self:  &netmap.Peer{ID: 1, Name: "me.tailnet.test.", Addresses: []netip.Prefix{netip.MustParsePrefix("100.64.0.1/32")}},
-		Peers: []*netmap.Peer{{ID: 2, Name: "web.tailnet.test.", Addresses: []netip.Prefix{six, four}}},
-		DNS:   &netmap.DNSConfig{ExtraRecords: []netmap.DNSRecord{{Name: "db.corp.", Value: "10.0.0.5"}, {Name: "bad.corp.", Value: "x"}}},
-	}
-	v4first := []netip.Addr{four.Addr(), six.Addr()}
-	for name, want := range map[string][]netip.Addr{
-		"web": v4first, "WEB.tailnet.test": v4first, "web.tailnet.test.": v4first,
-		"me": {netip.MustParseAddr("100.64.0.1")}, "db.corp": {netip.MustParseAddr("10.0.0.5")},
-		"bad.corp": nil, "other": nil, "": nil,
-	} {
-		if got := lookupNetmap(nm, name); !slices.Equal(got, want) {
-			t.Errorf("%q: got %v, want %v", name, got, want)
 		}
 	}
 }

@@ -34,6 +34,7 @@ func (n *Node) ListenPacket(network, addr string) (net.PacketConn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
+	n.run.names.WantService() // WriteTo may ask there
 	pc, err := n.run.stack.ListenUDP(ap)
 	if err != nil {
 		return nil, fmt.Errorf("listen %s %s: %w", network, addr, err)

@@ -49,6 +49,10 @@ type Node struct {
 	// AdvertiseTags are the tags to ask for, each as tag:NAME.
 	AdvertiseTags []string
 
+	// IgnoreDNS leaves the tailnet's search domains, split DNS and resolvers out of
+	// use. Names of nodes and extra records resolve all the same (SVC-67).
+	IgnoreDNS bool
+
 	// Logger takes the node's log. Info is what an operator acts on. Default:
 	// Logf, else none.
 	Logger *slog.Logger

@@ -128,7 +128,7 @@ func TestStreamSurvivesAPanicOfEachActor(t *testing.T) {
 	}
 	defer c.Close()
 	want := []string{
-		"control.Client", "host.Monitor", "node.watcher", "node.planes", "udp.Socket", "derp.Regions",
+		"control.Client", "host.Monitor", "node.watcher", "dns.Resolver", "node.planes", "udp.Socket", "derp.Regions",
 		"disco.Prober", "endpoints.Finder", "portmap.Client", "node.pathKeeper",
 		"wireguard.Engine", "dataplane.peers", "dataplane.outbound",
 	}

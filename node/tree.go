@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/version"
@@ -29,6 +30,7 @@ const (
 //	node ─┬─ control.Client    session, stream, report
 //	      ├─ host.Monitor      interfaces, default route, sleep
 //	      ├─ node.watcher      state and events from status and netmap
+//	      ├─ dns.Resolver      answers on the service addresses, once they are asked
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -38,6 +40,7 @@ type runtime struct {
 	network host.Network
 	profile *profile
 	control *control.Client
+	names   *dns.Resolver
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil in tests that need none
 
@@ -93,6 +96,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 		r.closeOverlay()
 		return nil, err
 	}
+	r.names = r.newNames()
 	return r, nil
 }
 
@@ -154,7 +158,7 @@ func (r *runtime) start() {
 	tree := actor.NewTree(ctx, r.log)
 	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
 	supervisor := tree.Supervisor("node")
-	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}} {
+	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, r.names, &planes{r}} {
 		supervisor.Go(r.supervised(s))
 	}
 }
@@ -191,6 +195,7 @@ func (r *runtime) fail(err error) {
 func (r *runtime) close() error {
 	r.logout()
 	r.cancel()
+	r.names.Close()
 	r.closeOverlay()
 	<-r.ended.Done()
 	r.settings.close()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
@@ -81,7 +82,8 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 		w.since = now
 	}
 	if w.stack != nil {
-		if err := w.stack.SetAddresses(addresses(nm)); err != nil {
+		own := addresses(nm) // the first of a family is the one that dials start from
+		if err := w.stack.SetAddresses(append(own, dns.ServiceAddrs(nm)...)); err != nil {
 			w.log.Error("netstack does not take the node's addresses", "err", err)
 		}
 	}

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/dns"
+	"github.com/seed94491740/tsnode/internal/actor"
+)
+
+// newNames makes the node's DNS.
+func (r *runtime) newNames() *dns.Resolver {
+	return dns.New(dns.Config{
+		Netmap:      r.control.Netmap,
+		Preferences: actor.NewCell(dns.Preferences{AcceptDNS: !r.ignoreDNS}),
+		Network:     r.network,
+		InTunnel:    r.inTunnel,
+		Tunnel:      r.dialTunnel,
+		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.stack.ListenUDP(at) },
+		ListenTCP:   func(at netip.AddrPort) (net.Listener, error) { return r.stack.ListenTCP(at) },
+		Logger:      r.log,
+	})
+}
+
+// inTunnel reports whether packets to an address go to a peer, or to ourselves.
+func (r *runtime) inTunnel(a netip.Addr) bool {
+	if nm := r.netmap(); nm != nil && nm.Self.HasAddr(a) {
+		return true
+	}
+	p := r.plane.Load()
+	if p == nil {
+		return false
+	}
+	_, ok := p.data.Owner(a)
+	return ok
+}
+
+// dialTunnel connects to an address behind the tunnel; network is tcp or udp.
+func (r *runtime) dialTunnel(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	if network == "udp" {
+		return r.stack.DialUDP(ctx, netip.AddrPort{}, to)
+	}
+	return r.stack.DialTCP(ctx, netip.Addr{}, to)
+}
+
+// Resolver returns a resolver of names as the tailnet has them: its nodes, its
+// extra records, and its split DNS, wherever the servers are; where the tailnet
+// names no server, the host's resolver answers for addresses. It starts the node
+// if necessary, and each lookup waits until it runs.
+//
+// Like every net.Resolver it reads the host's /etc/hosts first, and completes
+// names of one label with the host's search domains, not the tailnet's. Dial uses
+// the tailnet's.
+func (n *Node) Resolver() *net.Resolver {
+	return &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if _, err := n.awaitRunning(ctx); err != nil {
+				return nil, err
+			}
+			return n.run.names.Dial(), nil
+		},
+	}
+}
+
+// QueryDNS asks the node's DNS for a name, in full, and tells what came of it and
+// who was asked; typ is a type of record such as A, AAAA or TXT, or PTR for an IP
+// address. It starts the node if necessary and waits within ctx until it runs.
+func (n *Node) QueryDNS(ctx context.Context, name, typ string) (*dns.Answer, error) {
+	if _, err := n.awaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	return n.run.names.Ask(ctx, name, typ)
+}
+
+// A DNSStatus is how the node resolves names.
+type DNSStatus struct {
+	dns.Description
+	Counters dns.Stats
+}
+
+// DNSStatus returns how the node resolves names, by the netmap in force; it does
+// not start the node.
+func (n *Node) DNSStatus() DNSStatus {
+	n.life.Lock()
+	r := n.run
+	n.life.Unlock()
+	if r == nil {
+		return DNSStatus{}
+	}
+	return DNSStatus{Description: r.names.Table().Describe(), Counters: r.names.Stats()}
+}
