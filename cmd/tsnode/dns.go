@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed94491740/tsnode/dns"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/node"
+)
+
+// joinsAsOwn is what the help of commands says that run a node of their own.
+const joinsAsOwn = `The command joins the tailnet as an ephemeral node of its own for as long as it
+runs. The auth key comes from TS_AUTHKEY, file:PATH or standard input, as for
+tsnode run.`
+
+// dnsOptions are the flags of tsnode dns query and tsnode dns status.
+type dnsOptions struct {
+	nodeFlags
+	timeout time.Duration
+	json    bool
+}
+
+func newDNS() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dns",
+		Short: "Ask the tailnet's DNS, and show how names resolve",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newDNSQuery(), newDNSStatus())
+	return cmd
+}
+
+func newDNSQuery() *cobra.Command {
+	var o dnsOptions
+	cmd := &cobra.Command{
+		Use:   "query [flags] NAME [TYPE]",
+		Short: "Ask the node's DNS for a name",
+		Long: `Ask the node's DNS for a name, and show the answer and who gave it: the node
+itself, or the servers of a route of the tailnet's DNS configuration.
+
+NAME is a full name, or the first label of a node's name. TYPE is A unless given;
+with PTR the name may be an IP address. The command fails if the answer is a
+failure, such as NXDOMAIN.
+
+` + joinsAsOwn,
+		Example: `  # what does the tailnet say about "web"?
+  TS_AUTHKEY=… tsnode dns query web
+
+  # who has this address?
+  TS_AUTHKEY=… tsnode dns query 100.64.0.7 PTR
+
+  # does split DNS work? for a script
+  TS_AUTHKEY=… tsnode dns query wiki.corp.example AAAA --json`,
+		Args: usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.run(cmd, func(ctx context.Context, n *node.Node) error {
+				return o.query(ctx, n, cmd.OutOrStdout(), append(args, "A"))
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func newDNSStatus() *cobra.Command {
+	var o dnsOptions
+	cmd := &cobra.Command{
+		Use:   "status [flags]",
+		Short: "Show how the node resolves names",
+		Long: `Show how the node resolves names: the tailnet's suffix and search domains, what
+the node answers by itself, and which servers it asks for the rest.
+
+` + joinsAsOwn,
+		Example: `  TS_AUTHKEY=… tsnode dns status
+  TS_AUTHKEY=… tsnode dns status --json`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd, func(_ context.Context, n *node.Node) error { return o.status(n, cmd.OutOrStdout()) })
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+// add defines the flags of both.
+func (o *dnsOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	o.nodeFlags.add(f)
+	f.BoolVar(&o.ephemeral, "ephemeral", true, "let the tailnet forget the node when it ends")
+	f.DurationVar(&o.timeout, "timeout", 15*time.Second, "how long to wait for the answer")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+}
+
+// run starts a node, lets f use it once it runs, and closes it.
+func (o *dnsOptions) run(cmd *cobra.Command, f func(context.Context, *node.Node) error) error {
+	if o.timeout <= 0 {
+		return &usageError{fmt.Errorf("--timeout %v: want a duration such as 5s", o.timeout)}
+	}
+	stderr := cmd.ErrOrStderr()
+	n, err := o.node(cmd.InOrStdin(), stderr)
+	if err != nil {
+		return err
+	}
+	if !o.verbose {
+		n.Logger = newQuietLogger(stderr)
+	}
+	if err := n.Start(); err != nil {
+		return err
+	}
+	err = actor.Run(cmd.Context(), func(ctx context.Context, g *actor.Group) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		g.Go(func(context.Context) error { return ended(report(ctx, n, stderr)) })
+		if _, err := n.Up(ctx); err != nil {
+			return ended(err)
+		}
+		return f(ctx, n)
+	})
+	return errors.Join(err, n.Close())
+}
+
+// A dnsAnswer is what --json prints of an answer.
+type dnsAnswer struct {
+	*dns.Answer
+	TookSeconds float64
+}
+
+// query asks and prints; args are a name and a type.
+func (o *dnsOptions) query(ctx context.Context, n *node.Node, w io.Writer, args []string) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	a, err := n.QueryDNS(ctx, args[0], args[1])
+	if err != nil {
+		return err
+	}
+	if o.json {
+		err = printJSON(w, dnsAnswer{a, a.Took.Seconds()})
+	} else {
+		err = printAnswer(w, a)
+	}
+	if err == nil && a.Code != "NOERROR" {
+		err = fmt.Errorf("%s %s: %s", a.Name, a.Type, a.Code)
+	}
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// printAnswer prints the records as zone files have them.
+func printAnswer(w io.Writer, a *dns.Answer) error {
+	by := "this node"
+	if !a.Local {
+		by = "nobody: no server is responsible for the name"
+		if len(a.Resolvers) > 0 {
+			by = strings.Join(a.Resolvers, ", ") + " (route " + a.Route + ")"
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, r := range a.Records {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", r.Name, r.TTL, r.Type, r.Data)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s in %v, answered by %s\n", a.Code, a.Took.Round(10*time.Microsecond), by)
+	return err
+}
+
+// status prints how names resolve.
+func (o *dnsOptions) status(n *node.Node, w io.Writer) error {
+	s := n.DNSStatus()
+	if o.json {
+		return printJSON(w, s)
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	line := func(name, value string) { fmt.Fprintf(t, "%s:\t%s\n", name, value) }
+	line("MagicDNS", map[bool]string{true: "on", false: "off"}[s.MagicDNS])
+	line("suffix", s.Suffix)
+	line("search domains", orNone(s.Search))
+	line("answered here", orNone(s.Zones))
+	for _, suffix := range sortedRoutes(s.Routes) {
+		var servers []string
+		for _, u := range s.Routes[suffix] {
+			servers = append(servers, u.String())
+		}
+		line("route "+suffix, orNone(servers))
+	}
+	for _, p := range s.Problems {
+		line("problem", p)
+	}
+	return t.Flush()
+}
+
+func orNone(words []string) string {
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
+}
+
+func sortedRoutes(routes map[string][]dns.Upstream) (suffixes []string) {
+	for s := range routes {
+		suffixes = append(suffixes, s)
+	}
+	sort.Strings(suffixes)
+	return suffixes
+}
