@@ -13,8 +13,8 @@ const (
 	maxMissed = 16                    // waits in vain, one after the other: the path loses, it keeps order
 	heldFor   = 30 * time.Second      // without use, before the memory is given back
 
-	maxHeld      = 1 << 20  // bytes of packets that wait, per keypair
-	maxHeldTotal = 4 << 20  // bytes of memory for them, per engine
+	maxHeld      = 4 << 20  // bytes of packets that wait, per keypair
+	maxHeldTotal = 8 << 20  // bytes of memory for them, per engine
 	minHeld      = 64 << 10 // bytes allocated first
 	maxGaps      = 8        // latest gaps, to learn how late packets are
 )
