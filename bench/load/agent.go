@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/pprof"
 )
 
@@ -36,6 +37,7 @@ type Join struct {
 	Name    string // host name
 	Dir     string // folder for state
 	Verbose bool   // write the node's log to standard error
+	Cores   int    // how many processors the process may use at once; 0: all
 	Count   int    // how many nodes to start one after the other, each with a folder and a name of its own; 0: one
 }
 
@@ -131,6 +133,9 @@ func serve(in io.Reader, out io.Writer, newNode func(Join) Node) error {
 
 // join starts nodes and waits until they are up.
 func (a *agent) join(ctx context.Context, j Join) (Joined, error) {
+	if j.Cores > 0 {
+		runtime.GOMAXPROCS(j.Cores)
+	}
 	name, dir := j.Name, j.Dir
 	for i := range max(j.Count, 1) {
 		if i > 0 || len(a.nodes) > 0 {

@@ -95,6 +95,7 @@ type way struct {
 	hold bool             // the core's streams stand still now and then
 
 	derper bool // the relay is the reference's
+	cores  int  // that each node may use at once; 0: all
 }
 
 // The ways of near sites.
@@ -108,6 +109,7 @@ var (
 type pair struct {
 	*field
 	left, right *agent
+	others      []*agent        // further peers of the left one
 	control     *controlProcess // nil for the kernel
 	link        *linkProcess    // nil unless they are far from each other
 	derper      *derperProcess  // nil unless it is the relay
@@ -148,6 +150,7 @@ func (p *pair) start(ctx context.Context, k kind, w way) (err error) {
 	if p.left, err = p.startAgent(ctx, k, left, p.control); err != nil {
 		return err
 	}
+	p.left.join.Cores, p.right.join.Cores = w.cores, w.cores
 	if err := errors.Join(p.introduce(p.right), p.introduce(p.left), p.right.up(1), p.left.up(1)); err != nil {
 		return err
 	}
@@ -178,7 +181,7 @@ func (p *pair) introduce(a *agent) error {
 // joinSites joins two sites as a way wants, and returns them.
 func (p *pair) joinSites(ctx context.Context, w way) (left, right site, err error) {
 	if p.ground.cable != nil {
-		if err := p.ground.cable(w == direct); err != nil {
+		if err := p.ground.cable(w.path == direct.path && w.link == nil); err != nil {
 			return left, right, err
 		}
 	}
@@ -191,7 +194,7 @@ func (p *pair) joinSites(ctx context.Context, w way) (left, right site, err erro
 
 // stop ends all processes; some may not have been started.
 func (p *pair) stop() {
-	for _, a := range []*agent{p.left, p.right} {
+	for _, a := range append([]*agent{p.left, p.right}, p.others...) {
 		if a != nil && a.process != nil {
 			a.stop()
 		}

@@ -17,6 +17,7 @@ func (f *field) rows() []rounds.Row {
 		all = append(all, f.farRows()...)
 		all = append(all, f.holdRow())
 	}
+	all = append(all, f.coresRows()...)
 	all = append(all, f.packetRows()...)
 	all = append(all, f.connRows()...)
 	all = append(all, f.lifeRows()...)
