@@ -19,9 +19,9 @@ import (
 // a method that an interface in use has (String, MarshalJSON, Dial) is linked
 // for every type that a value in an interface leads to, called or not.
 const (
-	maxBinary   = 12_676_000 // bytes; measured 12,427,426
+	maxBinary   = 12_926_000 // bytes; measured 12,812,450, of it 250,000 for package dns
 	maxModules  = 16         // measured 10
-	maxPackages = 299        // those of the standard library too; measured 294
+	maxPackages = 299        // those of the standard library too; measured 295
 )
 
 // TestSizeOfAProgram: what the library links stays small.
