@@ -1,7 +1,9 @@
 package dns
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,7 +14,12 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Package net makes channels on first use, which must not belong to a bubble.
+	broken := func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
+	(&net.Resolver{PreferGo: true, Dial: broken}).LookupHost(context.Background(), "first.example.")
+	goleak.VerifyTestMain(m)
+}
 
 // newPeer returns a node with addresses.
 func newPeer(id int, name string, addrs ...string) *netmap.Peer {
