@@ -16,7 +16,6 @@ type account struct {
 	ep            tcpip.Endpoint
 	wq            *waiter.Queue
 	receive, send share
-	askedAt       time.Time   // when send was last to grow; the writer's own
 	finished      atomic.Bool // nothing more is written
 }
 
@@ -28,8 +27,9 @@ type share struct {
 	seen int64 // moved at the last sweep; budget.mu
 	busy bool  // it was turned over between the last two sweeps; budget.mu
 
-	asked int64 // moved when the share was to grow; its side's mutex
-	short bool  // the program has waited since; its side's mutex
+	asked   int64     // moved when the share was last to grow; its side's mutex
+	askedAt time.Time // and when that was
+	short   bool      // the program has waited since; its side's mutex
 }
 
 // openAccount gives a connected endpoint its part of the budget, nil when there
@@ -38,7 +38,9 @@ func (b *budget) openAccount(ep tcpip.Endpoint, wq *waiter.Queue) *account {
 	if b == nil {
 		return nil
 	}
-	a := &account{budget: b, ep: ep, wq: wq, askedAt: time.Now()}
+	a := &account{budget: b, ep: ep, wq: wq}
+	a.receive.askedAt = time.Now()
+	a.send.askedAt = a.receive.askedAt
 	a.receive.size.Store(leastBuffer)
 	a.send.size.Store(leastBuffer)
 	b.add(a)
@@ -63,10 +65,14 @@ func (a *account) close() {
 }
 
 // read notes that the program has read n bytes, after it waited if so. A reader
-// that waits is faster than what the window lets through.
+// that waits, and soon has as much as its buffer holds, is faster than what the
+// window lets through.
 func (a *account) read(n int, waited bool) {
 	size := a.receive.size.Load()
-	if a.receive.wants(n, waited, size) && a.budget.grow(&a.receive, max(2*size, startBuffer), ReceiveMemory) {
+	if !a.receive.wants(n, waited, size) || !a.receive.prompt(a.info().RTT) {
+		return
+	}
+	if a.budget.grow(&a.receive, max(2*size, startBuffer), ReceiveMemory) {
 		a.ep.SocketOptions().SetReceiveBufferSize(a.receive.size.Load(), true)
 	}
 }
@@ -83,16 +89,28 @@ func (a *account) wrote(n int, waited bool) {
 	if !a.send.wants(n, waited, 2*size) { // one that waits, one that was taken
 		return
 	}
-	var info tcpip.TCPInfoOption
-	now := time.Now()
-	took := now.Sub(a.askedAt)
-	a.askedAt = now
-	if a.ep.GetSockOpt(&info) != nil || took > max(sweepEvery, 4*info.RTT) || 2*int64(info.SndCwnd)*a.budget.segment <= size {
+	info := a.info()
+	if !a.send.prompt(info.RTT) || 2*int64(info.SndCwnd)*a.budget.segment <= size {
 		return
 	}
 	if a.budget.grow(&a.send, 2*size, SendMemory) {
 		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
 	}
+}
+
+// info returns what TCP knows of the path; nothing when the connection is over.
+func (a *account) info() (info tcpip.TCPInfoOption) {
+	a.ep.GetSockOpt(&info)
+	return info
+}
+
+// prompt reports whether it took no more than a few round trips since the share
+// was last to grow.
+func (s *share) prompt(rtt time.Duration) bool {
+	const few = 4
+	took := time.Since(s.askedAt)
+	s.askedAt = s.askedAt.Add(took)
+	return took <= max(sweepEvery, few*rtt)
 }
 
 // wants reports whether the share may have to grow: its program has waited, and
