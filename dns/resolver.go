@@ -50,6 +50,10 @@ type Config struct {
 	ListenUDP func(netip.AddrPort) (net.PacketConn, error)
 	ListenTCP func(netip.AddrPort) (net.Listener, error)
 
+	// Start has Serve run. It is called once, when the service is first wanted, and
+	// does not wait.
+	Start func()
+
 	Logger *slog.Logger
 }
 
@@ -63,7 +67,7 @@ type Resolver struct {
 	http   *http.Transport
 	count  counters
 
-	wanted  actor.Cell[bool]
+	wanted  sync.Once // calls Start
 	service actor.Cell[service]
 
 	ended   context.Context // ends with Close

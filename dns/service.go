@@ -47,26 +47,13 @@ func (r *Resolver) OpenService(ctx context.Context) error {
 }
 
 // WantService is OpenService without waiting.
-func (r *Resolver) WantService() {
-	if !r.wanted.Get() {
-		r.wanted.Store(true)
-	}
-}
+func (r *Resolver) WantService() { r.wanted.Do(r.config.Start) }
 
-// Serve answers on the service addresses, once they are wanted, until ctx ends.
+// Serve answers on the service addresses until ctx ends.
 func (r *Resolver) Serve(ctx context.Context) error {
 	defer r.service.Store(service{})
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		s := &server{Resolver: r, group: g, open: make(map[netip.Addr]bool), conns: make(chan struct{}, maxConns)}
-		wanted, changed := r.wanted.Load()
-		for !wanted {
-			select {
-			case <-changed:
-				wanted, changed = r.wanted.Load()
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
 		for {
 			nm, changed := r.config.Netmap.Load()
 			s.follow(nm)

@@ -73,8 +73,8 @@ func inServiceWorld(t *testing.T, test func(t *testing.T, w *serviceWorld)) {
 		c.ListenTCP = func(at netip.AddrPort) (net.Listener, error) { return w.stack.Listen(t.Context(), "tcp", at.String()) }
 		ctx, cancel := context.WithCancel(t.Context())
 		w.stop = cancel
-		go func() { w.ended <- w.resolver.Serve(ctx) }()
-		defer func() { cancel(); <-w.ended }()
+		c.Start = func() { go func() { w.ended <- w.resolver.Serve(ctx) }() }
+		defer func() { cancel(); w.resolver.WantService(); <-w.ended }()
 		test(t, w)
 	})
 }
@@ -273,7 +273,7 @@ func TestServiceThatCannotListen(t *testing.T) {
 		defer r.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- r.Serve(ctx) }()
+		r.config.Start = func() { go func() { ended <- r.Serve(ctx) }() }
 		if err := r.OpenService(ctx); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}

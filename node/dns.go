@@ -19,6 +19,7 @@ func (r *runtime) newNames() *dns.Resolver {
 		Tunnel:      r.dialTunnel,
 		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.stack.ListenUDP(at) },
 		ListenTCP:   func(at netip.AddrPort) (net.Listener, error) { return r.stack.ListenTCP(at) },
+		Start:       func() { r.supervisor.Go(r.supervised(r.names)) },
 		Logger:      r.log,
 	})
 }

@@ -127,6 +127,9 @@ func TestStreamSurvivesAPanicOfEachActor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if err := a.run.names.OpenService(ctx); err != nil { // DNS is served when it is wanted
+		t.Fatal(err)
+	}
 	want := []string{
 		"control.Client", "host.Monitor", "node.watcher", "dns.Resolver", "node.planes", "udp.Socket", "derp.Regions",
 		"disco.Prober", "endpoints.Finder", "portmap.Client", "node.pathKeeper",

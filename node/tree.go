@@ -30,7 +30,7 @@ const (
 //	node ─┬─ control.Client    session, stream, report
 //	      ├─ host.Monitor      interfaces, default route, sleep
 //	      ├─ node.watcher      state and events from status and netmap
-//	      ├─ dns.Resolver      answers on the service addresses, once they are asked
+//	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -59,10 +59,11 @@ type runtime struct {
 
 	lifeState actor.Cell[lifeState]
 
-	cancel context.CancelFunc
-	ended  context.Context // ends when the tree has ended
-	end    context.CancelFunc
-	events *events
+	supervisor *actor.Supervisor // of the tree; nil before start
+	cancel     context.CancelFunc
+	ended      context.Context // ends when the tree has ended
+	end        context.CancelFunc
+	events     *events
 }
 
 // newRuntime makes all parts and starts none.
@@ -157,9 +158,9 @@ func (r *runtime) start() {
 	r.events.publish(Starting{})
 	tree := actor.NewTree(ctx, r.log)
 	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
-	supervisor := tree.Supervisor("node")
-	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, r.names, &planes{r}} {
-		supervisor.Go(r.supervised(s))
+	r.supervisor = tree.Supervisor("node")
+	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}} {
+		r.supervisor.Go(r.supervised(s))
 	}
 }
 
