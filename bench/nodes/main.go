@@ -49,6 +49,7 @@ type settings struct {
 	verbose bool          // show the nodes' logs
 	profile string        // folder for CPU profiles of the agents; empty: none
 	json    string        // file for the figures; empty: none
+	show    bool          // print that file
 }
 
 func main() { os.Exit(command(os.Args[1:])) }
@@ -100,7 +101,8 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	fs.Func("peers", "sizes of netmaps, by commas (default 1000,5000,10000)", numbers(&s.peers, 1000, 5000, 10000))
 	fs.Func("nodes", "numbers of nodes in one process, by commas (default 20,50)", numbers(&s.nodes, 20, 50))
 	fs.StringVar(&s.profile, "profile", "", "folder for CPU profiles of all nodes")
-	fs.StringVar(&s.json, "json", "", "file for all figures as JSON")
+	fs.StringVar(&s.json, "json", "", "file that keeps all figures, the newest of each row, as JSON")
+	fs.BoolVar(&s.show, "show", false, "print the tables of the file -json, and measure nothing")
 	fs.BoolVar(&s.verbose, "verbose", false, "show the nodes' logs")
 	if err := fs.Parse(args); err != nil {
 		return s, err
@@ -142,6 +144,14 @@ func (s settings) check(fs *flag.FlagSet) error {
 
 // run measures rows and prints them.
 func run(ctx context.Context, s settings) error {
+	book, err := rounds.OpenBook(s.json)
+	if err != nil {
+		return err
+	}
+	if s.show {
+		book.Print(os.Stdout)
+		return nil
+	}
 	f, err := newField(s)
 	if err != nil {
 		return err
@@ -152,19 +162,17 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	fmt.Println(f.ground)
-	var results []rounds.Result
 	for _, r := range chosen {
 		res, err := s.Measure(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		res.Print(os.Stdout)
-		results = append(results, res)
+		if err := book.Record(res); err != nil {
+			return err
+		}
 	}
-	if s.json == "" {
-		return nil
-	}
-	return rounds.WriteJSON(s.json, results)
+	return nil
 }
 
 // choose returns the rows of these names, all if there is none.

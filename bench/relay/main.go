@@ -34,6 +34,7 @@ type settings struct {
 	verbose bool          // show the log of the reference's processes
 	profile string        // folder for profiles of our processes; empty: none
 	json    string        // file for the figures; empty: none
+	show    bool          // print that file
 }
 
 func main() { os.Exit(command(os.Args[1:])) }
@@ -80,7 +81,8 @@ func parse(args []string) (s settings, o roleOptions, err error) {
 	fs.IntVar(&s.clients, "clients", 5000, "idle clients")
 	fs.IntVar(&s.burst, "burst", 10, "packets that a load client writes at once")
 	fs.StringVar(&s.profile, "profile", "", "folder for profiles of our processes")
-	fs.StringVar(&s.json, "json", "", "file for all figures as JSON")
+	fs.StringVar(&s.json, "json", "", "file that keeps all figures, the newest of each row, as JSON")
+	fs.BoolVar(&s.show, "show", false, "print the tables of the file -json, and measure nothing")
 	fs.BoolVar(&s.verbose, "verbose", false, "show what the reference's processes write to standard error")
 	err = fs.Parse(args)
 	s.rows = strings.Split(*rows, ",")
@@ -110,22 +112,28 @@ func run(ctx context.Context, s settings) error {
 	if err := machine.RaiseFiles(uint64(2*s.clients + 1000)); err != nil {
 		return err
 	}
+	book, err := rounds.OpenBook(s.json)
+	if err != nil {
+		return err
+	}
+	if s.show {
+		book.Print(os.Stdout)
+		return nil
+	}
 	f, err := newField(s)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	var results []rounds.Result
 	for _, r := range chosen {
 		res, err := f.measure(ctx, r, ours, reference)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		res.Print(os.Stdout)
-		results = append(results, res)
+		if err := book.Record(res); err != nil {
+			return err
+		}
 	}
-	if s.json == "" {
-		return nil
-	}
-	return rounds.WriteJSON(s.json, results)
+	return nil
 }

@@ -1,10 +1,8 @@
 package rounds
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -13,12 +11,13 @@ import (
 // A Result is all rounds of a row.
 type Result struct {
 	Row       string
+	Taken     Taken
+	Variants  []Variant
+	Metrics   []Metric
 	Samples   map[string][]Sample // by variant
 	Others    map[string][]float64
 	Disturbed int // rounds that count though others used the machine
 	Repeated  int // rounds that do not count
-
-	row Row
 }
 
 func (res *Result) add(v Variant, s Sample, others float64, disturbed bool) {
@@ -57,13 +56,13 @@ func (res Result) Print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer t.Flush()
 	fmt.Fprintf(t, "\n%s\t", res.Row)
-	for _, v := range res.row.Variants {
+	for _, v := range res.Variants {
 		fmt.Fprintf(t, "%s\t", v.Name)
 	}
 	fmt.Fprintln(t, "to the reference")
-	for i, m := range res.row.Metrics {
+	for i, m := range res.Metrics {
 		fmt.Fprintf(t, "%s\t", strings.TrimSpace(m.Name+" "+m.Unit))
-		for _, v := range res.row.Variants {
+		for _, v := range res.Variants {
 			fmt.Fprintf(t, "%s\t", spread(res.values(v, m)))
 		}
 		fmt.Fprintln(t, strings.Join(res.ratios(i), ", "))
@@ -83,14 +82,14 @@ func spread(sorted []float64) string {
 // ratios returns the ratio of each variant's median to the reference's in a
 // metric, and whether the bounds are kept.
 func (res Result) ratios(i int) (all []string) {
-	compared := slices.DeleteFunc(slices.Clone(res.row.Variants), func(v Variant) bool { return v.Shown })
+	compared := slices.DeleteFunc(slices.Clone(res.Variants), func(v Variant) bool { return v.Shown })
 	if len(compared) == 0 {
 		return nil
 	}
 	last := len(compared) - 1
-	base := Median(res.values(compared[last], res.row.Metrics[i]))
+	base := Median(res.values(compared[last], res.Metrics[i]))
 	for _, v := range compared[:last] {
-		m := res.row.Metrics[i]
+		m := res.Metrics[i]
 		if i == 0 {
 			m.RatioLeast = max(m.RatioLeast, v.RatioLeast)
 		}
@@ -101,13 +100,13 @@ func (res Result) ratios(i int) (all []string) {
 		}
 		all = append(all, text+m.verdict(own, own/base))
 	}
-	return append(all, res.floors(res.row.Metrics[i])...)
+	return append(all, res.floors(res.Metrics[i])...)
 }
 
 // floors returns the ratio of the first variant's median to those that are
 // promised to be beside it, and whether they are.
 func (res Result) floors(m Metric) (all []string) {
-	own := Median(res.values(res.row.Variants[0], m))
+	own := Median(res.values(res.Variants[0], m))
 	for _, f := range m.Beside {
 		base := Median(res.values(Variant{Name: f.Variant}, m))
 		if base != 0 {
@@ -139,13 +138,4 @@ func (m Metric) verdict(own, ratio float64) (all string) {
 		say(own <= m.Most, "own <=", m.Most)
 	}
 	return all
-}
-
-// WriteJSON writes all samples to a file.
-func WriteJSON(file string, results []Result) error {
-	b, err := json.MarshalIndent(results, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
 }

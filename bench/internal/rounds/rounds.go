@@ -38,9 +38,9 @@ type Metric struct {
 
 	// The bounds are what the product promises of our median: of its ratio to
 	// the reference's, and by itself; 0: nothing.
-	RatioMost, RatioLeast, Least, Most float64
+	RatioMost, RatioLeast, Least, Most float64 `json:",omitempty"`
 
-	Beside []Floor // what the product promises of the ratio to other variants
+	Beside []Floor `json:",omitempty"` // what the product promises of the ratio to other variants
 }
 
 // A Floor is the least ratio of our median to that of another variant.
@@ -52,10 +52,10 @@ type Floor struct {
 // A Variant is whose programs are at work.
 type Variant struct {
 	Name       string
-	RatioLeast float64 // promised of the first metric; 0: what that says
-	Shown      bool    // beside the others, but not compared with them
+	RatioLeast float64 `json:",omitempty"` // promised of the first metric; 0: what that says
+	Shown      bool    `json:",omitempty"` // beside the others, but not compared with them
 
-	Run func(context.Context, *Round) (Sample, error)
+	Run func(context.Context, *Round) (Sample, error) `json:"-"`
 }
 
 // A Row is one thing that is measured for each variant in turn. The last variant
@@ -94,7 +94,7 @@ func (r *Round) End() error {
 
 // Measure runs the rounds of a row, the variants in turn.
 func (s Settings) Measure(ctx context.Context, r Row) (Result, error) {
-	res := Result{Row: r.Name, Samples: make(map[string][]Sample), Others: make(map[string][]float64), row: r}
+	res := Result{Row: r.Name, Taken: s.taken(), Variants: r.Variants, Metrics: r.Metrics, Samples: make(map[string][]Sample), Others: make(map[string][]float64)}
 	for i := range s.Rounds {
 		for _, v := range r.Variants {
 			if err := s.measure(ctx, v, &res); err != nil {
@@ -120,7 +120,7 @@ func (s Settings) measure(ctx context.Context, v Variant, res *Result) error {
 			note = ", to be repeated"
 		}
 		fmt.Fprintf(s.Progress, "%s, %s: %.4g; others used %.1f %%%s\n",
-			res.Row, v.Name, sample[res.row.Metrics[0].Name], 100*this.others, note)
+			res.Row, v.Name, sample[res.Metrics[0].Name], 100*this.others, note)
 		if !again {
 			res.add(v, sample, this.others, disturbed)
 			return nil

@@ -56,7 +56,7 @@ func TestDisturbed(t *testing.T) {
 func TestPrint(t *testing.T) {
 	variants := []Variant{{Name: "ours"}, {Name: "reference"}, {Name: "kernel", Shown: true}}
 	metrics := []Metric{{Name: "speed", Unit: "m/s", RatioLeast: 2, Beside: []Floor{{"kernel", 0.1}}}, {Name: "weight", RatioMost: 0.5, Most: 8}, {Name: "share", Least: 80}}
-	res := Result{Row: "cars", row: Row{"cars", variants, metrics}, Repeated: 1, Samples: map[string][]Sample{
+	res := Result{Row: "cars", Variants: variants, Metrics: metrics, Repeated: 1, Samples: map[string][]Sample{
 		"ours":      {{"speed": 7, "weight": 9, "share": 90}, {"speed": 5, "weight": 9, "share": 90}, {"speed": 6, "weight": 9, "share": 90}},
 		"reference": {{"speed": 2, "weight": 10, "share": 0}},
 		"kernel":    {{"speed": 100}},
@@ -79,14 +79,41 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// TestWriteJSON: all samples are in the file.
-func TestWriteJSON(t *testing.T) {
+// TestBook: a file keeps the newest result of each row, with all that printing
+// needs.
+func TestBook(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "out.json")
-	if err := WriteJSON(file, []Result{{Row: "cars", Samples: map[string][]Sample{"ours": {{"speed": 7}}}}}); err != nil {
+	for i, row := range []string{"cars", "boats", "cars"} {
+		b, err := OpenBook(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res := Result{
+			Row: row, Taken: Settings{}.taken(), Variants: []Variant{{Name: "ours"}}, Metrics: []Metric{{Name: "speed"}},
+			Samples: map[string][]Sample{"ours": {{"speed": float64(7 + i)}}},
+		}
+		if err := b.Record(res); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := OpenBook(file)
+	if err != nil || len(b.Results) != 2 {
+		t.Fatalf("%d results, error %v; want those of cars and boats", len(b.Results), err)
+	}
+	var out strings.Builder
+	b.Print(&out)
+	if text := out.String(); strings.Count(text, "commit ") != 1 || !strings.Contains(text, "9 (9..9)") || strings.Contains(text, "7 (7..7)") {
+		t.Errorf("printed\n%s\nwant one heading, and the newest result of cars", text)
+	}
+}
+
+// TestBookOfSomethingElse: a file that holds no results is left as it is.
+func TestBookOfSomethingElse(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "letter.txt")
+	if err := os.WriteFile(file, []byte("Dear reader"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(file)
-	if err != nil || !strings.Contains(string(b), `"speed": 7`) {
-		t.Errorf("%s, error %v", b, err)
+	if _, err := OpenBook(file); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("error %v, want one that names %s", err, file)
 	}
 }
