@@ -72,7 +72,7 @@ func (a *account) read(n int, waited bool) {
 	if !a.receive.wants(n, waited, size) || !a.receive.prompt(a.info().RTT) {
 		return
 	}
-	if a.budget.grow(&a.receive, max(2*size, startBuffer), ReceiveMemory) {
+	if a.budget.grow(a, &a.receive, max(2*size, startBuffer), ReceiveMemory) {
 		a.ep.SocketOptions().SetReceiveBufferSize(a.receive.size.Load(), true)
 	}
 }
@@ -93,7 +93,7 @@ func (a *account) wrote(n int, waited bool) {
 	if !a.send.prompt(info.RTT) || 2*int64(info.SndCwnd)*a.budget.segment <= size {
 		return
 	}
-	if a.budget.grow(&a.send, 2*size, SendMemory) {
+	if a.budget.grow(a, &a.send, 2*size, SendMemory) {
 		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
 	}
 }

@@ -182,11 +182,15 @@ func (b *budget) close(a *account) {
 	b.closing[a] = struct{}{}
 }
 
-// grow makes a share size bytes, most at most, as far as there is memory: half of
-// what is left at a time. It reports whether the share has grown.
-func (b *budget) grow(s *share, size, most int64) bool {
+// grow makes a share of a size bytes, most at most, as far as there is memory: half
+// of what is left at a time. It reports whether the share has grown. That of a
+// connection that was closed meanwhile does not: nobody would give it back.
+func (b *budget) grow(a *account, s *share, size, most int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, open := b.open[a]; !open {
+		return false
+	}
 	want := min(size, most) - s.size.Load()
 	if b.room()/2 < want && b.sweep(time.Now()) {
 		want = min(want, b.fair()-s.size.Load())

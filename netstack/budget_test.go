@@ -118,6 +118,23 @@ func TestBudgetIsWholeAfterClose(t *testing.T) {
 	eventually(t, func() bool { return a.Stats().Buffers == 0 && b.Stats().Buffers == 0 })
 }
 
+// A read or a write that ends after Close, with what came or went before it, gets
+// its connection no more memory: nobody would give it back.
+func TestBudgetAfterClose(t *testing.T) {
+	a, b := limited(t, 4<<20, a4), newStack(t, b4)
+	join(t, a, b, segmented)
+	client, server := connected(t, a, b, b4)
+	account := client.account
+	server.Close()
+	client.Close()
+	for _, s := range []*share{&account.receive, &account.send} {
+		if account.budget.grow(account, s, 1<<20, 1<<20) {
+			t.Error("a connection that is closed gets memory")
+		}
+	}
+	eventually(t, func() bool { return a.Stats().Buffers == 0 })
+}
+
 // A dial for which there is no memory says so.
 func TestDialBeyondBudget(t *testing.T) {
 	a, b := limited(t, 64<<10, a4), newStack(t, b4)
