@@ -123,11 +123,12 @@ func (q *sendQueue) serve(taker *actor.Worker) {
 }
 
 // take appends the frames of one flush to b and returns how many packets they
-// are. When there is nothing, the next push wakes the taker.
-func (q *sendQueue) take(b []byte) ([]byte, int) {
+// are. What first appends comes before them; a poke after first has looked wakes
+// the taker again. When there is nothing, the next push does.
+func (q *sendQueue) take(b []byte, first func([]byte) []byte) ([]byte, int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b = append(b, q.control...)
+	b = append(first(b), q.control...)
 	q.control = q.control[:0]
 	n := 0
 	for _, r := range [...]*ring{&q.disco, &q.data} {

@@ -17,11 +17,14 @@ func oneBurst(data []byte) []packet.Burst {
 	return []packet.Burst{{Buf: data, Size: max(len(data), 1), Count: 1}}
 }
 
+// nothing is what comes before the frames of a queue.
+func nothing(b []byte) []byte { return b }
+
 // takeAll empties a queue and returns the data of its packets.
 func takeAll(t testing.TB, q *sendQueue) (got []string) {
 	t.Helper()
 	for {
-		b, n := q.take(nil)
+		b, n := q.take(nil, nothing)
 		if len(b) == 0 {
 			return got
 		}
@@ -53,7 +56,7 @@ func TestFlushBounds(t *testing.T) {
 		for range tt.count {
 			q.push(to, oneBurst(make([]byte, tt.size)))
 		}
-		if b, n := q.take(nil); n != tt.want || len(b) != tt.want*(SendHeaderSize+tt.size) {
+		if b, n := q.take(nil, nothing); n != tt.want || len(b) != tt.want*(SendHeaderSize+tt.size) {
 			t.Errorf("%d bytes: a flush of %d packets, %d bytes; want %d packets", tt.size, n, len(b), tt.want)
 		}
 		takeAll(t, q)
@@ -104,7 +107,7 @@ func TestControlBound(t *testing.T) {
 	for range 1000 {
 		q.pushControl(AppendPing(nil, FramePong, [8]byte{}))
 	}
-	if b, _ := q.take(nil); len(b) > queueControl {
+	if b, _ := q.take(nil, nothing); len(b) > queueControl {
 		t.Errorf("%d bytes of pongs", len(b))
 	}
 }
@@ -144,6 +147,28 @@ func TestWake(t *testing.T) {
 	})
 }
 
+// TestPokeWhileTaking: what changes after the taker has looked, and before it has
+// found the queue empty, wakes it again (DERP-118).
+func TestPokeWhileTaking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newSendQueue(new(counters))
+		g := actor.NewGroup(t.Context())
+		calls := 0
+		q.serve(actor.NewWorker(g, 0, func(context.Context) error {
+			q.take(nil, func(b []byte) []byte {
+				if calls++; calls == 1 {
+					g.Go(func(context.Context) error { q.poke(); return nil })
+				}
+				return b
+			})
+			return nil
+		}))
+		if err := g.Wait(); err != nil || calls != 2 {
+			t.Errorf("%d calls, %v; want a second one after the poke", calls, err)
+		}
+	})
+}
+
 // TestRelease: memory is freed when nothing waits; clear counts what it drops.
 func TestRelease(t *testing.T) {
 	stats := new(counters)
@@ -174,7 +199,7 @@ func TestQueueAllocs(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		q.push(to, bursts)
 		for n := 1; n > 0; {
-			b, n = q.take(b[:0])
+			b, n = q.take(b[:0], nothing)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -184,7 +184,7 @@ func (s *session) onHealth(problem string) {
 func (s *session) write(ctx context.Context) error {
 	for {
 		var n int
-		s.buf, n = s.queue.take(s.preferred(s.buf[:0]))
+		s.buf, n = s.queue.take(s.buf[:0], s.preferred)
 		if len(s.buf) == 0 {
 			return ctx.Err()
 		}
