@@ -75,7 +75,8 @@ type Config struct {
 	// discovery; tests and benchmarks use it.
 	DirectUDP map[key.NodePublic]netip.AddrPort
 
-	Flows  int // UDP flows remembered at least; 0 means packetfilter.DefaultFlows
+	Flows  int   // UDP flows remembered at least; 0 means packetfilter.DefaultFlows
+	Held   int64 // bytes of memory for packets that wait for others (WG-102); 0 means wireguard.HeldMemory
 	Hooks  Hooks
 	Logger *slog.Logger // nil discards
 }
@@ -159,7 +160,7 @@ func New(c Config) (*Dataplane, error) {
 	var err error
 	d.engine, err = wireguard.New(wireguard.Config{
 		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, PeerAt: d.peerAt, Events: events{d}, Logger: c.Logger,
-		Late: &lateSink{sink{d: d, delivery: c.NewDelivery()}},
+		Late: &lateSink{sink{d: d, delivery: c.NewDelivery()}}, Held: c.Held,
 	})
 	d.config.Private = key.NodePrivate{} // the engine alone needs it
 	return d, err

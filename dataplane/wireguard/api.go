@@ -43,6 +43,7 @@ type Config struct {
 	// Late takes packets that have waited for others in vain while nothing came
 	// after them (WG-102). Actor goroutine. With nil no packet waits.
 	Late Sink
+	Held int64 // bytes of memory in which packets wait (WG-102); 0 means HeldMemory
 
 	Events Events
 	Logger *slog.Logger // nil discards

@@ -73,6 +73,6 @@ const (
 	SealerMemory    = arenaSize
 	OpenerMemory    = 2 * openerBuffer
 	ParkedMemory    = maxParkedTotal
-	HeldMemory      = maxHeldTotal
+	HeldMemory      = 8 << 20 // of packets that wait for others, unless Config.Held is less; WG-102
 	HandshakeMemory = ringSlots*(initiationSize+20) + limiterSlots*8
 )

@@ -56,6 +56,9 @@ func New(c Config) (*Engine, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Held == 0 {
+		c.Held = HeldMemory
+	}
 	id, err := newIdentity(c.Private)
 	if err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func (o *Opener) watch(kp *keypair) {
 
 // moreHeld takes so many bytes of what the engine has for packets that wait.
 func (e *Engine) moreHeld(bytes int) bool {
-	if e.counters.heldBytes.Add(int64(bytes)) <= maxHeldTotal {
+	if e.counters.heldBytes.Add(int64(bytes)) <= e.config.Held {
 		return true
 	}
 	e.counters.heldBytes.Add(-int64(bytes))

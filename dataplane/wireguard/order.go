@@ -13,10 +13,9 @@ const (
 	maxMissed = 16                    // waits in vain, one after the other: the path loses, it keeps order
 	heldFor   = 30 * time.Second      // without use, before the memory is given back
 
-	maxHeld      = 4 << 20  // bytes of packets that wait, per keypair
-	maxHeldTotal = 8 << 20  // bytes of memory for them, per engine
-	minHeld      = 64 << 10 // bytes allocated first
-	maxGaps      = 8        // latest gaps, to learn how late packets are
+	maxHeld = 4 << 20  // bytes of packets that wait, per keypair
+	minHeld = 64 << 10 // bytes allocated first
+	maxGaps = 8        // latest gaps, to learn how late packets are
 )
 
 // An order brings the packets of a keypair into the order of their counters: what

@@ -255,6 +255,23 @@ func TestOpenKeepsOrder(t *testing.T) {
 	}
 }
 
+// TestOpenHoldsInBounds: WG-102. What the engine has no memory for does not wait,
+// and what comes before it later is delivered too.
+func TestOpenHoldsInBounds(t *testing.T) {
+	l := newLane(t, laneMTU)
+	l.to.config.Late, l.to.config.Held = l.sink, minHeld-1
+	zero, one, two := l.sealRaw(0, orderedSegment(0).build()), l.sealRaw(1, orderedSegment(1).build()), l.sealRaw(2, orderedSegment(2).build())
+	if got := l.open(zero, two); len(got) != 2 {
+		t.Errorf("%d packets, want 2: there is no memory to wait in", len(got))
+	}
+	if got := l.open(one); len(got) != 1 {
+		t.Errorf("%d packets, want the one that was overtaken", len(got))
+	}
+	if s := l.to.Stats(); s.Held != 0 || s.HoldFull != 1 || s.HeldBytes != 0 {
+		t.Errorf("%d held, %d times full, %d bytes, want 0, 1, 0", s.Held, s.HoldFull, s.HeldBytes)
+	}
+}
+
 // TestOpenHoldsForged: WG-99. A datagram that does not authenticate neither waits
 // nor makes others wait, and one that comes twice is delivered once.
 func TestOpenHoldsForged(t *testing.T) {
