@@ -46,6 +46,7 @@ type settings struct {
 
 	memoryLimit int64 // bytes; 0 = none
 	buffers     int64 // bytes of it for sockets
+	held        int64 // bytes of it for packets that wait for those they have overtaken; 0 = as many as without
 }
 
 // settings checks the configuration, fills in defaults and opens the store.

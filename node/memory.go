@@ -27,16 +27,21 @@ type MemoryStatus struct {
 	DroppedDatagrams   uint64 // datagrams for which there was none, or none left to their socket
 }
 
-// pipelineMemory is what a node holds at most besides the buffers of sockets, in
-// bytes; doc/memory.md lists it.
-func pipelineMemory(loops int) int64 {
+// heldShare is the part of a limit in which packets wait for those that they have
+// overtaken, if that is less than without a limit.
+const heldShare = 32
+
+// pipelineMemory is what a node holds at most besides the buffers of sockets, held
+// of it for packets that wait for those that they have overtaken, in bytes;
+// doc/memory.md lists it.
+func pipelineMemory(loops int, held int64) int64 {
 	const (
 		receiver = wireguard.OpenerMemory + netstack.DeliveryMemory
 		loop     = wireguard.SealerMemory + netstack.LinkMemory + 2*(udp.ReadMemory+receiver) // IPv4 and IPv6
 		region   = derp.RegionMemory + receiver
-		shared   = wireguard.ParkedMemory + wireguard.HandshakeMemory + packetfilter.FlowMemory
+		shared   = wireguard.ParkedMemory + wireguard.HandshakeMemory + packetfilter.FlowMemory + receiver // the actor's, for what has waited in vain
 	)
-	return int64(loops)*loop + countedRegions*region + shared
+	return int64(loops)*loop + countedRegions*region + shared + held
 }
 
 // limitMemory checks a limit and shares it out: half of what the pipeline leaves
@@ -49,10 +54,11 @@ func (s *settings) limitMemory(limit int64) error {
 	case limit < LeastMemoryLimit:
 		return fmt.Errorf("memory limit of %d bytes: want at least %d, or 0 for none", limit, LeastMemoryLimit)
 	}
-	for s.loops > 1 && pipelineMemory(s.loops) > limit/2 {
+	s.held = min(limit/heldShare, wireguard.HeldMemory)
+	for s.loops > 1 && pipelineMemory(s.loops, s.held) > limit/2 {
 		s.loops--
 	}
-	s.memoryLimit, s.buffers = limit, (limit-pipelineMemory(s.loops))/2
+	s.memoryLimit, s.buffers = limit, (limit-pipelineMemory(s.loops, s.held))/2
 	return nil
 }
 
@@ -63,7 +69,7 @@ func (r *runtime) memory() MemoryStatus {
 	}
 	st := r.stack.Stats()
 	return MemoryStatus{
-		Limit: r.memoryLimit, Used: pipelineMemory(r.loops) + 2*st.Buffers,
+		Limit: r.memoryLimit, Used: pipelineMemory(r.loops, r.held) + 2*st.Buffers,
 		RefusedConnections: st.TCPRefused, DroppedDatagrams: st.UDPOverflow,
 	}
 }

@@ -33,6 +33,8 @@ func TestMemoryDocument(t *testing.T) {
 		{"packets that wait for a handshake", wireguard.ParkedMemory, 1},
 		{"handshakes that wait, and their limits", wireguard.HandshakeMemory, 1},
 		{"flows", packetfilter.FlowMemory, 1},
+		{"packets that wait for those they overtook", wireguard.HeldMemory, 1},
+		{"passing on what has waited in vain", wireguard.OpenerMemory + netstack.DeliveryMemory, 1},
 		{"TCP, received and not read", netstack.ReceiveMemory, 0},
 		{"TCP, written and not acknowledged", netstack.SendMemory, 0},
 		{"UDP, received and not read", netstack.DatagramsMemory, 0},
@@ -45,8 +47,8 @@ func TestMemoryDocument(t *testing.T) {
 		}
 		sum += r.bytes * r.count
 	}
-	if int64(sum) != pipelineMemory(1) {
-		t.Errorf("the sum of all is %d, of the pipeline %d", sum, pipelineMemory(1))
+	if got := pipelineMemory(1, wireguard.HeldMemory); int64(sum) != got {
+		t.Errorf("the sum of all is %d, of the pipeline %d", sum, got)
 	}
 	if want := fmt.Sprintf("| sum, one loop | %s |", kib(sum)); !strings.Contains(string(text), want) {
 		t.Errorf("doc/memory.md lacks %q", want)
@@ -64,10 +66,11 @@ func checkPackageComment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	one, two := int(pipelineMemory(1, wireguard.HeldMemory)), int(pipelineMemory(2, wireguard.HeldMemory))
 	words := strings.Join(strings.Fields(string(text)), " ")
 	for _, want := range []string{
-		"packets on their way " + kib(int(pipelineMemory(1))),
-		kib(int(pipelineMemory(2)-pipelineMemory(1))) + " each further loop",
+		"packets on their way " + kib(one),
+		kib(two-one) + " each further loop",
 		"TCP, received, not read " + kib(netstack.ReceiveMemory),
 		"TCP, sent, not acknowledged " + kib(netstack.SendMemory),
 		"UDP, received, not read " + kib(netstack.DatagramsMemory),
@@ -78,7 +81,7 @@ func checkPackageComment(t *testing.T) {
 	}
 }
 
-func kib(n int) string { return fmt.Sprintf("%.5g KiB", float64(n)/1024) }
+func kib(n int) string { return fmt.Sprintf("%.6g KiB", float64(n)/1024) }
 
 // What a limit leaves for sockets, and which limits there are.
 func TestMemoryLimitIsShared(t *testing.T) {
@@ -93,6 +96,7 @@ func TestMemoryLimitIsShared(t *testing.T) {
 		{LeastMemoryLimit, 4, 1},
 		{16 << 20, 4, 1},
 		{64 << 20, 4, 4},
+		{1 << 30, 4, 4},
 	} {
 		s := settings{loops: tt.loops}
 		err := s.limitMemory(tt.limit)
@@ -105,7 +109,10 @@ func TestMemoryLimitIsShared(t *testing.T) {
 		if err != nil || s.loops != tt.want {
 			t.Errorf("limit %d: %d loops, %v, want %d", tt.limit, s.loops, err, tt.want)
 		}
-		if whole := pipelineMemory(s.loops) + 2*s.buffers; tt.limit > 0 && (s.buffers < 1<<20 || whole > tt.limit) {
+		if s.held > tt.limit/16 || s.held > wireguard.HeldMemory || tt.limit > 0 && s.held == 0 {
+			t.Errorf("limit %d: %d bytes for packets that wait", tt.limit, s.held)
+		}
+		if whole := pipelineMemory(s.loops, s.held) + 2*s.buffers; tt.limit > 0 && (s.buffers < 1<<20 || whole > tt.limit) {
 			t.Errorf("limit %d: %d bytes for sockets, %d in all", tt.limit, s.buffers, whole)
 		}
 	}
@@ -113,7 +120,7 @@ func TestMemoryLimitIsShared(t *testing.T) {
 
 // Every loop and queue is in the sum of a node with several.
 func TestPipelineMemoryGrowsWithLoops(t *testing.T) {
-	one, two := pipelineMemory(1), pipelineMemory(2)
+	one, two := pipelineMemory(1, 0), pipelineMemory(2, 0)
 	if least := int64(2*udp.ReadMemory + netstack.LinkMemory + wireguard.SealerMemory); two-one < least {
 		t.Errorf("a loop takes %d bytes, want at least %d", two-one, least)
 	}

@@ -42,7 +42,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	p.data, err = dataplane.New(dataplane.Config{
 		Private: private, Links: r.overlay.links, NewDelivery: r.overlay.newDelivery,
 		Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
-		Hooks: hooks,
+		Held: r.held, Hooks: hooks,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("packet pipeline: %w", err)
