@@ -44,7 +44,7 @@ type Supervisor struct {
 	resume   time.Time // when the pause ends
 }
 
-// Go starts an actor.
+// Go starts an actor. A tree that has ended starts none.
 func (s *Supervisor) Go(a Service) {
 	s.tree.enter(a)
 	go s.keep(a)
@@ -53,7 +53,7 @@ func (s *Supervisor) Go(a Service) {
 // keep runs an actor again and again until the tree ends.
 func (s *Supervisor) keep(a Service) {
 	defer s.tree.leave(a)
-	for ctx := s.tree.ctx; ; {
+	for ctx := s.tree.ctx; ctx.Err() == nil; {
 		err := Guard(ctx, a.Serve)
 		if ctx.Err() != nil {
 			return

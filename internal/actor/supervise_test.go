@@ -48,7 +48,7 @@ func supervise(t *testing.T, d time.Duration, steps ...func(context.Context) err
 		tree := NewTree(ctx, slog.New(slog.NewTextHandler(&out, nil)))
 		tree.Supervisor("test").Go(s)
 		err = tree.Wait()
-		time.Sleep(time.Hour) // until an actor that did not stop in time has ended
+		time.Sleep(time.Hour) // fake time: until an actor that did not stop in time has ended
 		runs, log = s.runs, out.String()
 	})
 	return runs, log, err
@@ -105,7 +105,7 @@ func TestFatal(t *testing.T) {
 // TestSupervisorStopTimeout: an actor that does not stop is named.
 func TestSupervisorStopTimeout(t *testing.T) {
 	_, log, _ := supervise(t, time.Second, func(context.Context) error {
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		return nil
 	})
 	if !strings.Contains(log, "actor did not stop in time") || !strings.Contains(log, "test.Script") {
@@ -178,6 +178,21 @@ func TestTreeOfATree(t *testing.T) {
 		again.Stop()
 		if ended != 1 || again.Context().Err() == nil {
 			t.Error("a stopped tree has an actor that runs")
+		}
+	})
+}
+
+// TestSupervisorOfAnEndedTree: what comes too late does not run.
+func TestSupervisorOfAnEndedTree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := NewTree(t.Context(), slog.New(slog.DiscardHandler))
+		supervisor := tree.Supervisor("ended")
+		tree.Stop()
+		late := &script{steps: []func(context.Context) error{waitDone}}
+		supervisor.Go(late)
+		tree.Stop() // waits for it
+		if late.runs != 0 {
+			t.Error("an actor runs in a tree that has ended")
 		}
 	})
 }

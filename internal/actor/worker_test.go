@@ -25,14 +25,14 @@ func TestWorker(t *testing.T) {
 		if calls != 1 || !w.running.Load() {
 			t.Errorf("%d calls, runs: %v; want one, and a rest", calls, w.running.Load())
 		}
-		time.Sleep(900 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond) // fake time
 		w.Wake() // while it rests
 		synctest.Wait()
-		time.Sleep(900 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond) // fake time
 		if calls != 2 || !w.running.Load() {
 			t.Errorf("%d calls, runs: %v; want two, and a rest anew", calls, w.running.Load())
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // fake time
 		synctest.Wait()
 		if w.running.Load() {
 			t.Error("it stays without work")
@@ -42,7 +42,7 @@ func TestWorker(t *testing.T) {
 		if calls != 3 {
 			t.Errorf("%d calls, want a third", calls)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // fake time
 		if err := g.Wait(); err != nil {
 			t.Error(err)
 		}
@@ -75,7 +75,7 @@ func TestWorkerMissesNothing(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 			if err := g.Wait(); err != nil || seen.Load() != posted.Load() || w.running.Load() {
 				t.Errorf("%v; %d of %d seen, runs: %v", err, seen.Load(), posted.Load(), w.running.Load())
 			}
