@@ -74,10 +74,12 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	monitor := host.NewMonitor(s.network, s.log)
+	s.network = monitor.Network() // all ask at the start, and when it changes
 	r := &runtime{
 		settings: s, network: s.network, profile: p, events: e,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
-		monitor:   host.NewMonitor(s.network, s.log),
+		monitor:   monitor,
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
 	r.resort = newLastResort(&s, r.derpMap)
