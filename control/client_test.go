@@ -597,7 +597,7 @@ func TestReportsOfALoginGoAtOnce(t *testing.T) {
 		tc.running()
 		for region := 1; region <= 2; region++ { // now, and as measured
 			tc.home.Store(region)
-			time.Sleep(2 * reportGather)
+			time.Sleep(2 * reportGather) // fake time
 			var last *MapRequest
 			for len(tc.reports) > 0 {
 				last = <-tc.reports
@@ -613,14 +613,14 @@ func TestReportsOfAStormAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tc := start(t, nil)
 		tc.running()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		<-tc.reports
 		const storm = time.Second
 		for range int(storm / time.Millisecond) {
 			tc.home.Store(tc.home.Get() + 1)
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // fake time
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if n, most := len(tc.reports), reportBurst+int(storm/reportEvery); n > most {
 			t.Errorf("%d reports of a change each millisecond, want at most %d (CTL-57)", n, most)
 		}

@@ -39,44 +39,74 @@ func (r *Resolver) forward(ctx context.Context, q *query, ways []Upstream) []byt
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	defer context.AfterFunc(r.ended, cancel)()
-	replies := make(chan reply, len(ways))
-	var good, failure []byte
-	refused := 0
+	var said opinions
 	_ = actor.Run(ctx, func(ctx context.Context, g *actor.Group) error { // a panic is no answer
-		for _, way := range ways {
-			g.Go(func(ctx context.Context) error {
-				msg, err := r.askOne(ctx, q, way)
-				replies <- reply{msg, err}
-				return nil
-			})
-		}
+		replies := r.askAll(g, q, ways)
 		for range ways {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case a := <-replies:
-				switch {
-				case !a.soft():
-					good = a.msg
+				if said.take(a) {
 					return nil
-				case a.err == nil && rcode(a.msg) == dnsmessage.RCodeRefused:
-					refused++
-				}
-				if a.err == nil && (failure == nil || rcode(failure) == dnsmessage.RCodeRefused) {
-					failure = a.msg
 				}
 			}
 		}
 		return nil
 	})
-	switch {
-	case good != nil:
-		return r.finish(q, good)
-	case failure != nil && (rcode(failure) == dnsmessage.RCodeServerFailure || refused == len(ways)):
-		return r.finish(q, failure)
+	if msg := said.best(len(ways)); msg != nil {
+		return r.finish(q, msg)
 	}
 	r.count.failed.Add(1)
 	return q.fail(dnsmessage.RCodeServerFailure)
+}
+
+// askAll asks each server on a goroutine of its own.
+func (r *Resolver) askAll(g *actor.Group, q *query, ways []Upstream) <-chan reply {
+	replies := make(chan reply, len(ways))
+	for _, way := range ways {
+		g.Go(func(ctx context.Context) error {
+			msg, err := r.askOne(ctx, q, way)
+			replies <- reply{msg, err}
+			return nil
+		})
+	}
+	return replies
+}
+
+// Opinions are what servers have said so far.
+type opinions struct {
+	good    []byte // the first good answer
+	failure []byte // the best of the others
+	refused int    // servers that said REFUSED
+}
+
+// take takes a reply, and reports whether that is enough.
+func (o *opinions) take(a reply) (enough bool) {
+	switch {
+	case !a.soft():
+		o.good = a.msg
+		return true
+	case a.err != nil:
+		return false
+	case rcode(a.msg) == dnsmessage.RCodeRefused:
+		o.refused++
+	}
+	if o.failure == nil || rcode(o.failure) == dnsmessage.RCodeRefused {
+		o.failure = a.msg
+	}
+	return false
+}
+
+// best returns the answer of so many servers, nil when there is none.
+func (o *opinions) best(asked int) []byte {
+	switch {
+	case o.good != nil:
+		return o.good
+	case o.failure != nil && (rcode(o.failure) == dnsmessage.RCodeServerFailure || o.refused == asked):
+		return o.failure
+	}
+	return nil
 }
 
 // finish makes an upstream server's message an answer to the client.

@@ -256,7 +256,7 @@ func TestSVC78PeerAPI(t *testing.T) {
 		if got, want := w.asked(), slices.Repeat([]string{"exit HTTP/1.1 POST /dns-query"}, 2); !slices.Equal(got, want) {
 			t.Errorf("asked %v, want %v", got, want)
 		}
-		time.Sleep(idleTimeout + time.Second) // SVC-77
+		time.Sleep(idleTimeout + time.Second) // fake time: SVC-77
 		w.expect("udp", "x.example", good, 2*trip)
 	})
 }
@@ -395,7 +395,7 @@ func TestQuestionsEnd(t *testing.T) {
 			defer close(done)
 			w.expect("tcp", "x.example", servfail, time.Second)
 		}()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		w.resolver.Close()
 		<-done
 		if _, err := w.resolver.Query(t.Context(), "udp", message(t, "x.example", a)); !errors.Is(err, ErrBusy) {

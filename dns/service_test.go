@@ -213,7 +213,7 @@ func TestSVC74ServiceIsBounded(t *testing.T) {
 		if _, err := last.Read(make([]byte, 1)); err == nil {
 			t.Error("one connection too many is served")
 		}
-		time.Sleep(queryTimeout + time.Second)
+		time.Sleep(queryTimeout + time.Second) // fake time
 		if got, want := w.askFrom(w.stack, ServiceIPv4, "both.tail.ts.net"), "Success 100.64.0.2/5"; got != want {
 			t.Errorf("afterwards: %s, want %s", got, want)
 		}

@@ -149,7 +149,7 @@ func (w *world) says(code dnsmessage.RCode, addrs ...string) handler {
 // later returns a handler that takes its time.
 func later(d time.Duration, h handler) handler {
 	return func(q []byte) []byte {
-		time.Sleep(d)
+		time.Sleep(d) // fake time
 		return h(q)
 	}
 }

@@ -25,7 +25,7 @@ func TestHold(t *testing.T) {
 		for _, step := range []struct{ after, took time.Duration }{
 			{0, holdFor}, {0, 0}, {holdEvery - holdFor, holdFor}, {time.Second, 0}, {holdEvery - holdFor - time.Second + holdFor/3, holdFor * 2 / 3},
 		} {
-			time.Sleep(step.after)
+			time.Sleep(step.after) // fake time
 			began := time.Now()
 			if _, err := c.Write([]byte{1}); err != nil {
 				t.Fatal(err)
