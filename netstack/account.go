@@ -77,6 +77,13 @@ func (a *account) read(n int, waited bool) {
 	}
 }
 
+// waits notes that the program waits for data, before it reads.
+func (a *account) waits() {
+	if a != nil {
+		a.receive.short = true
+	}
+}
+
 // wrote notes that the program has written n bytes, after it waited if so. A
 // writer that waits needs more if twice its congestion window does not fit, and
 // its peer takes what there is in a few round trips: a slow peer would only let it
