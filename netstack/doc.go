@@ -67,9 +67,9 @@
 // number opens a new connection at once, as RFC 1122 section 4.2.2.13 allows;
 // what is not beyond is an old duplicate and gets no answer. Our own dials take
 // ports that are free. At most 1,024 connections wait so; then the oldest ends
-// for each new one (Stats.TCPLingerCut): neither ports nor memory run out,
-// whichever end closes first, and the replay window of the tunnel keeps old
-// duplicates out anyway.
+// for each new one, without a word (Stats.TCPLingerCut; RFC 9293 section 3.10.5):
+// neither ports nor memory run out, whichever end closes first, and the replay
+// window of the tunnel keeps old duplicates out anyway.
 //
 // Source: doc/protocol/node-services.md section 6 (SVC-48 to SVC-66) and
 // doc/protocol/wireguard.md sections 6 to 9.

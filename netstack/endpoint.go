@@ -18,9 +18,14 @@ var (
 )
 
 // WritePackets implements stack.LinkWriter. gVisor counts what is refused here
-// as sent, so it is a lost packet; only waiting stops TCP (WG-83).
+// as sent, so it is a lost packet; only waiting stops TCP (WG-83). What is
+// silenced goes nowhere.
 func (e *endpoint) WritePackets(pkts stack.PacketBufferList) (n int, err tcpip.Error) {
 	for _, p := range pkts.AsSlice() {
+		if p.Owner == silenced {
+			n++
+			continue
+		}
 		if err := e.links[spread(p, len(e.links))].push(p); err != nil {
 			return n, err
 		}

@@ -28,8 +28,19 @@ type lingering struct {
 	cut    atomic.Uint64 // connections whose TIME-WAIT was cut short
 }
 
+// silenced owns the packets of connections that end without a word.
+var silenced tcpip.PacketOwner = silence{}
+
+// A silence is a packet owner whose packets the link takes and forgets.
+type silence struct{}
+
+func (silence) KUID() uint32 { return 0 }
+func (silence) KGID() uint32 { return 0 }
+
 // add notes a connection that was closed. If that makes too many, the oldest in
-// TIME-WAIT end, each with an RST that finds nobody: the peer has closed, too.
+// TIME-WAIT end. gVisor would send an RST for each, but its peer has closed, too,
+// and "respond with 'ok' and delete the TCB" is all that RFC 9293 section 3.10.5
+// asks for in TIME-WAIT.
 func (l *lingering) add(ep tcpip.Endpoint) {
 	e, ok := ep.(*tcp.Endpoint)
 	if !ok {
@@ -38,9 +49,17 @@ func (l *lingering) add(ep tcpip.Endpoint) {
 	for _, old := range l.push(e) {
 		if old != nil {
 			l.cut.Add(1)
-			old.Abort()
+			endQuietly(old)
 		}
 	}
+}
+
+// endQuietly ends a connection without a word to its peer.
+func endQuietly(e *tcp.Endpoint) {
+	e.LockUser()
+	e.SetOwner(silenced)
+	e.UnlockUser()
+	e.Abort()
 }
 
 // push queues e and returns connections to end.

@@ -74,6 +74,28 @@ func TestTimeWaitsAreBounded(t *testing.T) {
 	}
 }
 
+// A TIME-WAIT that is cut short ends without a segment, as RFC 9293 section 3.10.5
+// has it: its peer has nothing left that an RST could tell.
+func TestCutTimeWaitIsSilent(t *testing.T) {
+	a, b := newStack(t, a4), newStack(t, b4)
+	var resets atomic.Int64
+	join(t, a, b, func(t testing.TB, o *packet.Outbound, d *Delivery) {
+		var h packet.Header
+		if h.Parse(o.Head); header.TCP(o.Head[h.Transport:]).Flags().Contains(header.TCPFlagRst) {
+			resets.Add(1)
+		}
+		segmented(t, o, d)
+	})
+	ln := listenTCP(t, b, anyPort)
+	a.lingering.limit = 2
+	for range 10 {
+		short(t, a, netip.AddrPort{}, ln, b, false) // sends after what the one before has sent
+	}
+	if n := resets.Load(); n > 0 || a.Stats().TCPLingerCut == 0 {
+		t.Errorf("%d segments with RST for %d connections cut short, want none for some", n, a.Stats().TCPLingerCut)
+	}
+}
+
 // endpointsIn returns the TCP endpoints of s in a state.
 func endpointsIn(s *Stack, state tcp.EndpointState) (in []*tcp.Endpoint) {
 	for _, e := range s.gv.RegisteredEndpoints() {
