@@ -49,7 +49,7 @@
 //
 // What a node holds has a bound, whatever happens around it:
 //
-//	packets on their way       16272.5 KiB  each node; most of it only once it is used
+//	packets on their way       16432.5 KiB  each node; most of it only once it is used
 //	                           2576 KiB    each further loop; on two or three cores there is one
 //	TCP, received, not read    8192 KiB    each connection, grown by use
 //	TCP, sent, not acknowledged  6144 KiB  each connection, grown by use

@@ -20,9 +20,9 @@ const (
 	shards    = 1 << shardBits
 )
 
-// FlowMemory is what the flows take at most, in bytes, each with its places in
-// table and heap.
-const FlowMemory = shards * DefaultFlows * 80
+// FlowMemory is what the flows of a Filter take at most, in bytes, each with its
+// places in table and heap: those with jailed peers have a table of their own.
+const FlowMemory = 2 * shards * DefaultFlows * 80
 
 // A flowKey is the 5-tuple of a flow, as the packets that come back carry it.
 type flowKey [5]uint64

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 )
 
 // TestLeastRecentlyUsed plays random notes and look-ups on one shard and on a
@@ -112,5 +113,19 @@ func BenchmarkNewFlow(b *testing.B) {
 	for b.Loop() {
 		i++
 		table.note(flowKey{i}, int64(i))
+	}
+}
+
+// TestFlowMemory: FlowMemory has room for all that a Filter remembers.
+func TestFlowMemory(t *testing.T) {
+	const places = 2 * unsafe.Sizeof((*flow)(nil)) // in table and heap
+	f, size := New(0), uintptr(0)
+	for _, table := range []*flowTable{f.flows, f.jail} {
+		for i := range table.shard {
+			size += uintptr(table.shard[i].capacity) * (unsafe.Sizeof(flow{}) + places)
+		}
+	}
+	if size > FlowMemory {
+		t.Errorf("flows take %d bytes, more than %d", size, FlowMemory)
 	}
 }
