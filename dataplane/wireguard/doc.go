@@ -6,9 +6,10 @@
 // datagrams go and come from, which peer owns an overlay address, and what may
 // pass: those are the functions of Config and the methods of Sink.
 //
-// An Engine has two goroutines whatever the number of peers. The actor owns
-// sessions, handshakes and timers; the handshake worker takes what anyone may
-// send, and passes on what is worth the actor's time. Packets are sealed and
+// An Engine has two goroutines at most whatever the number of peers. The actor
+// owns sessions, handshakes and timers; the handshake worker, which is there while
+// handshakes come, takes what anyone may send, and passes on what is worth the
+// actor's time. Packets are sealed and
 // opened on the goroutines of the caller, with a Sealer or an Opener of their
 // own. They find keypairs through atomic pointers and leave word of what they
 // did in atomics of the session; per packet there is no lock and no allocation.

@@ -78,8 +78,8 @@ func (*Engine) String() string { return "wireguard.Engine" }
 func (e *Engine) Now() Tick { return Tick(time.Since(e.epoch)) + 1 }
 
 // Serve runs the actor, and the handshake worker while handshakes come, until
-// ctx ends or one of them fails. Sessions, keypairs, counters and stamps outlive it and are used by the
-// next Serve (WG-95); there must not be two at once.
+// ctx ends or one of them fails. Sessions, keypairs, counters and stamps outlive
+// it and are used by the next Serve (WG-95); there must not be two at once.
 func (e *Engine) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		e.ring.serve(actor.NewWorker(g, 0, newWorker(ctx, e).work))

@@ -30,8 +30,8 @@ func newFamily(name string, sockets int) *family {
 	return &family{name: name, conns: make([]actor.Cell[host.UDPConn], sockets)}
 }
 
-// bind replaces the sockets by one. Between the old one and the new one there is none,
-// since both want the same port: what is sent then is lost.
+// bind replaces the sockets by one. Between the old ones and the new one there is
+// none, since both want the same port: what is sent then is lost.
 func (f *family) bind(ctx context.Context, s *Socket, o Options) error {
 	f.close()
 	var errs []error

@@ -1,5 +1,6 @@
 // Package udp owns the UDP sockets of a node: one for IPv4 and one for IPv6,
-// used for everything the node says over UDP. It binds and rebinds them, reads
+// used for everything the node says over UDP, and on many cores further ones at
+// the same ports once these are crowded (WG-79). It binds and rebinds them, reads
 // them in batches and sends bursts to them.
 //
 // What a datagram means is left to the Receiver, which paths exist to disco,
