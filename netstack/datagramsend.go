@@ -35,7 +35,7 @@ type datagramSender struct {
 	patience time.Duration // with a link queue that is full
 
 	route  *stack.Route // nil when there is none
-	link   *Link        // that it leads to
+	link   *Link        // that it leads to; nil when it stays in the stack
 	direct bool         // it leads out, to one host
 	from   netip.Addr   // the route's key; not valid: our first
 	to     netip.Addr
@@ -78,6 +78,9 @@ func (d *datagramSender) send(b []byte, from, to netip.AddrPort) error {
 // awaitRoom waits a little for room in the link's queue. What it waits for need
 // not come; only an error of the socket is one.
 func (d *datagramSender) awaitRoom() error {
+	if d.link == nil {
+		return nil
+	}
 	w := d.link.line()
 	if w == nil {
 		return nil
@@ -185,7 +188,10 @@ func (d *datagramSender) routeTo(from, to netip.Addr) (*stack.Route, error) {
 		return nil, errorOf(&tcpip.ErrInvalidEndpointState{})
 	}
 	d.route, d.from, d.to, d.when = r, from, to, now
-	d.link = d.stack.linkTo(to)
+	d.link = nil
+	if r.Loop()&stack.PacketOut != 0 {
+		d.link = d.stack.linkTo(to)
+	}
 	d.direct = r.Loop() == stack.PacketOut && !r.IsOutboundBroadcast() && !to.IsMulticast()
 	return r, nil
 }

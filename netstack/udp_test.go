@@ -330,6 +330,23 @@ func TestUDPWriteWaits(t *testing.T) {
 	}
 }
 
+// What stays in the stack does not wait for a link that is full (WG-83).
+func TestUDPToItselfNeverWaits(t *testing.T) {
+	s := stuck(t, 10_000)
+	ln := listenUDP(t, s, anyPort)
+	c := dialUDP(t, s, netip.AddrPortFrom(a4, portOf(ln.LocalAddr())))
+	if _, err := c.Write([]byte("own")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	if n, err := ln.Read(b); err != nil || string(b[:n]) != "own" {
+		t.Errorf("read %q, %v", b[:n], err)
+	}
+	if n := len(s.Link().spare); n != 0 { // who has waited leaves its place there
+		t.Errorf("%d writes have waited", n)
+	}
+}
+
 // The headers of a datagram that does not go through gVisor are those it would
 // have made, but for the identification of IPv4, which differs each time.
 func TestUDPHeadersAreGVisors(t *testing.T) {
