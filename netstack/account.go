@@ -69,7 +69,7 @@ func (a *account) close() {
 // window lets through.
 func (a *account) read(n int, waited bool) {
 	size := a.receive.size.Load()
-	if !a.receive.wants(n, waited, size) || !a.receive.prompt(a.info().RTT) {
+	if !a.receive.wants(n, waited, size) || !a.receive.prompt(infoOf(a.ep).RTT) {
 		return
 	}
 	if a.budget.grow(a, &a.receive, max(2*size, startBuffer), ReceiveMemory) {
@@ -96,19 +96,13 @@ func (a *account) wrote(n int, waited bool) {
 	if !a.send.wants(n, waited, 2*size) { // one that waits, one that was taken
 		return
 	}
-	info := a.info()
+	info := infoOf(a.ep)
 	if !a.send.prompt(info.RTT) || 2*int64(info.SndCwnd)*a.budget.segment <= size {
 		return
 	}
 	if a.budget.grow(a, &a.send, 2*size, SendMemory) {
 		a.ep.SocketOptions().SetSendBufferSize(a.send.size.Load(), true)
 	}
-}
-
-// info returns what TCP knows of the path; nothing when the connection is over.
-func (a *account) info() (info tcpip.TCPInfoOption) {
-	a.ep.GetSockOpt(&info)
-	return info
 }
 
 // prompt reports whether it took no more than a few round trips since the share

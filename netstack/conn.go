@@ -18,7 +18,8 @@ type Conn struct {
 	ep      tcpip.Endpoint
 	wq      *waiter.Queue
 	end     end
-	account *account // nil without a limit
+	account *account    // nil without a limit
+	control *congestion // nil without a choice; write.mu guards it
 	local   *net.TCPAddr
 	remote  *net.TCPAddr
 
@@ -37,7 +38,8 @@ var _ net.Conn = (*Conn)(nil)
 func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPort) *Conn {
 	ep.SocketOptions().SetDelayOption(false)
 	c := &Conn{
-		ep: ep, wq: wq, end: newEnd(s), account: s.budget.openAccount(ep, wq), remote: net.TCPAddrFromAddrPort(remote),
+		ep: ep, wq: wq, end: newEnd(s), remote: net.TCPAddrFromAddrPort(remote),
+		account: s.budget.openAccount(ep, wq), control: s.newCongestion(ep),
 		read:  newSide(wq, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr),
 		write: newSide(wq, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr),
 
@@ -126,6 +128,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 			return n, c.fail("write", errorOf(err))
 		}
 		waited = true
+		c.control.adapt()
 		if err := c.end.wait(c.write); err != nil {
 			return n, c.fail("write", err)
 		}

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -57,7 +58,7 @@ type Config struct {
 	MTU        int          // inner MTU in bytes, 1280 to 65535; 0 means DefaultMTU
 	Links      int          // how many outbound loops share what is sent, by destination (WG-78); 0 means 1
 	Recovery   Recovery     // loss detection of TCP
-	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" means cubic
+	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" has each connection choose
 	Buffers    int64        // bytes that sockets may hold together; 0 means as many as their own limits allow
 	Logger     *slog.Logger // nil discards
 }
@@ -75,6 +76,7 @@ type Stack struct {
 	udp       udpPorts
 	ipID      atomic.Uint32 // of the next IPv4 packet that we make: RFC 6864 section 4.3
 	lingering lingering
+	adapts    bool // connections choose their congestion control
 	count     counters
 
 	done     chan struct{} // closed by Close
@@ -111,9 +113,6 @@ func New(c Config) (*Stack, error) {
 	if c.MTU < header.IPv6MinimumMTU || c.MTU > maxMTU {
 		return nil, fmt.Errorf("netstack: MTU %d: want %d to %d", c.MTU, header.IPv6MinimumMTU, maxMTU)
 	}
-	if c.Congestion == "" {
-		c.Congestion = "cubic"
-	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -127,6 +126,7 @@ func New(c Config) (*Stack, error) {
 		log:  c.Logger,
 		done: make(chan struct{}),
 
+		adapts:    c.Congestion == "",
 		lingering: lingering{limit: lingerLimit},
 	}
 	if err := s.configure(&c); err != nil {
@@ -140,7 +140,7 @@ func New(c Config) (*Stack, error) {
 func (s *Stack) configure(c *Config) error {
 	sack := tcpip.TCPSACKEnabled(true)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
-	congestion := tcpip.CongestionControlOption(c.Congestion)
+	congestion := tcpip.CongestionControlOption(cmp.Or(c.Congestion, cubicControl))
 	var recovery tcpip.TCPRecovery
 	if c.Recovery == RACKRecovery {
 		recovery = tcpip.TCPRACKLossDetection
