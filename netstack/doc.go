@@ -87,8 +87,8 @@
 // ratio of 0.83 at the same window; a retransmission that is lost again, which
 // gVisor's SACK finds out by a timeout of 200 ms at least, the kernel's RACK
 // within a round trip. At 66 ms a change to Reno in mid-stream had 9.5 to 13.0
-// Mbit/s for 8 s, twice what Reno has from the start: its second slow start, not
-// its pace, so the choice is not made there.
+// Mbit/s for 8 s, twice what Reno has from the start: why is not known, so the
+// choice is not made there.
 //
 // # TIME-WAIT
 //

@@ -134,11 +134,15 @@ func BenchmarkWAN(b *testing.B) {
 		{"loss-0.01%", wan{delay: 33 * ms, loss: 0.0001, rate: 200 * mbit, queue: 66 * ms}},
 		{"loss-0.1%", wan{delay: 33 * ms, loss: 0.001, rate: 200 * mbit, queue: 66 * ms}},
 		{"burst", wan{delay: 33 * ms, burst: 0.00005, rate: 200 * mbit, queue: 66 * ms}},
+		{"short-queue", wan{delay: 5 * ms, rate: 200 * mbit, queue: 10 * ms}},
+		{"short-narrow", wan{delay: 5 * ms, rate: 50 * mbit, queue: 10 * ms}},
+		{"short-loss", wan{delay: 5 * ms, loss: 0.005, rate: 200 * mbit, queue: 20 * ms}},
+		{"short-burst", wan{delay: 5 * ms, burst: 0.00005, rate: 200 * mbit, queue: 20 * ms}},
 		{"short-reorder", wan{delay: 2 * ms, reorder: 0.05, late: ms, rate: 200 * mbit, queue: 20 * ms}},
 	} {
-		for _, congestion := range []string{"reno", "cubic"} {
+		for _, congestion := range []string{"", renoControl, cubicControl} {
 			for name, r := range map[string]Recovery{"sack": SACKRecovery, "rack": RACKRecovery} {
-				b.Run(fmt.Sprintf("%s/%s-%s", path.name, congestion, name), func(b *testing.B) {
+				b.Run(fmt.Sprintf("%s/%s-%s", path.name, cmp.Or(congestion, "chosen"), name), func(b *testing.B) {
 					benchmarkWAN(b, path.wan, Config{Congestion: congestion, Recovery: r})
 				})
 			}
