@@ -26,7 +26,7 @@ func TestWorker(t *testing.T) {
 			t.Errorf("%d calls, runs: %v; want one, and a rest", calls, w.running.Load())
 		}
 		time.Sleep(900 * time.Millisecond) // fake time
-		w.Wake() // while it rests
+		w.Wake()                           // while it rests
 		synctest.Wait()
 		time.Sleep(900 * time.Millisecond) // fake time
 		if calls != 2 || !w.running.Load() {
