@@ -15,7 +15,7 @@ func (o *Opener) astray(kp *keypair, d []byte, r *run) bool {
 	q := &kp.recv.order
 	counter := counterOf(d)
 	if o.engine.config.Late != nil && q.behind(counter) {
-		if mem, ok := q.room(len(d)-keepaliveSize, o.engine.moreHeld); ok {
+		if mem, ok := q.room(len(d)-keepaliveSize, r.now, o.engine.moreHeld); ok {
 			return o.hold(kp, d, mem, r)
 		}
 		o.engine.counters.holdFull.Add(1)

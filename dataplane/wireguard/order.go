@@ -24,6 +24,7 @@ const (
 // until a packet is late again. It belongs to who holds the keypair's receive lock.
 type order struct {
 	next      uint64 // counter after the greatest that was passed on or given up
+	shut      bool   // nothing may wait any more
 	*disorder        // made at the first gap
 }
 
@@ -42,7 +43,6 @@ type disorder struct {
 	mem   []byte // of what waits
 	used  int    // bytes of mem
 	watch Tick   // when the actor looks; 0 = it does not
-	shut  bool   // nothing may wait any more
 }
 
 // A gap is a range of counters that had not come when a later one did.
@@ -63,7 +63,7 @@ func (q *order) waits() bool { return q.disorder != nil && q.head < len(q.held) 
 
 // behind reports whether a packet comes too early to be passed on.
 func (q *order) behind(counter uint64) bool {
-	if counter <= q.next {
+	if counter <= q.next || q.shut {
 		return false
 	}
 	if q.disorder == nil {
@@ -124,8 +124,9 @@ func (q *order) learn(late, now Tick) {
 }
 
 // room returns memory for a plaintext of n bytes to wait in; ok is false when
-// there is none. more asks the engine for so many bytes.
-func (q *order) room(n int, more func(bytes int) bool) (b []byte, ok bool) {
+// there is none. more asks the engine for so many bytes. The packet need not be
+// authentic yet, so the memory has an end although nothing is put there.
+func (q *order) room(n int, now Tick, more func(bytes int) bool) (b []byte, ok bool) {
 	if q.shut {
 		return nil, false
 	}
@@ -136,7 +137,7 @@ func (q *order) room(n int, more func(bytes int) bool) (b []byte, ok bool) {
 		}
 		mem := make([]byte, size)
 		copy(mem, q.mem[:q.used])
-		q.mem = mem
+		q.mem, q.until = mem, now+Tick(heldFor)
 	}
 	return q.mem[q.used : q.used+n : q.used+n], true
 }
@@ -243,11 +244,8 @@ func (q *order) clear() int {
 
 // close is clear for good.
 func (q *order) close() int {
-	n := q.clear()
-	if q.disorder != nil {
-		q.shut = true
-	}
-	return n
+	q.shut = true
+	return q.clear()
 }
 
 // watched returns when the actor looks, 0 for never.

@@ -27,7 +27,7 @@ type orderTest struct {
 func (o *orderTest) arrive(counter uint64, now Tick) {
 	o.pass(now)
 	if o.behind(counter) {
-		if b, ok := o.room(8, func(int) bool { return true }); ok {
+		if b, ok := o.room(8, now, func(int) bool { return true }); ok {
 			binary.BigEndian.PutUint64(b, counter)
 			o.put(counter, 8, now)
 			return
@@ -199,7 +199,7 @@ func TestOrderMemory(t *testing.T) {
 	total, n := 0, 0
 	more := func(bytes int) bool { total += bytes; return true }
 	for ; ; n++ {
-		b, ok := q.room(1300, more)
+		b, ok := q.room(1300, 2, more)
 		if !ok {
 			break
 		}
@@ -219,7 +219,7 @@ func TestOrderMemory(t *testing.T) {
 	if got := q.close(); got != maxHeld {
 		t.Errorf("%d bytes given back, want %d", got, maxHeld)
 	}
-	if _, ok := q.room(1, more); ok {
+	if _, ok := q.room(1, 2, more); ok {
 		t.Error("a packet may wait under a keypair that is forgotten")
 	}
 }
@@ -294,6 +294,19 @@ func TestOpenHoldsForged(t *testing.T) {
 	}
 }
 
+// TestOpenAfterForgotten: WG-102. A receive goroutine that found its keypair just
+// before that was forgotten makes nothing wait there, where nobody looks.
+func TestOpenAfterForgotten(t *testing.T) {
+	l := newLane(t, laneMTU)
+	l.to.config.Late = l.sink
+	zero, two := l.sealRaw(0, orderedSegment(0).build()), l.sealRaw(2, orderedSegment(2).build())
+	l.open(zero)
+	l.to.shut(l.to.lookup(binary.LittleEndian.Uint32(zero[4:])))
+	if got := l.open(two); len(got) != 1 || l.to.Stats().HeldBytes != 0 {
+		t.Errorf("%d packets delivered, want 1; %d bytes held", len(got), l.to.Stats().HeldBytes)
+	}
+}
+
 // TestActorDeliversLate: WG-102. When nothing comes after a packet that waits, the
 // actor delivers it.
 func TestActorDeliversLate(t *testing.T) {
@@ -312,15 +325,21 @@ func TestActorDeliversLate(t *testing.T) {
 		if got := l.flush(); len(got) != 0 {
 			t.Errorf("%d packets delivered before their time", len(got))
 		}
-		time.Sleep(firstHold + lateGrace + time.Millisecond)
+		time.Sleep(firstHold + lateGrace + time.Millisecond) // fake time
 		synctest.Wait()
 		if len(late.got) != 1 || !bytes.Equal(late.got[0].pkt, pkt) {
 			t.Errorf("the actor delivered %+v, want the packet", late.got)
 		}
-		time.Sleep(2 * heldFor)
-		synctest.Wait()
-		if n := l.to.Stats().HeldBytes; n != 0 {
-			t.Errorf("%d bytes kept for packets that wait, want 0", n)
+		forged := l.sealRaw(9, pkt)
+		forged[len(forged)-1] ^= 1
+		for range 2 { // and then with memory taken for a forged packet alone
+			time.Sleep(2 * heldFor) // fake time
+			synctest.Wait()
+			if n := l.to.Stats().HeldBytes; n != 0 {
+				t.Errorf("%d bytes kept for packets that wait, want 0", n)
+			}
+			l.opener.Open(l.src, forged, 0, 0, l.to.Now())
+			l.flush()
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
