@@ -56,12 +56,13 @@ type budget struct {
 
 	refused atomic.Uint64
 
-	mu      sync.Mutex
-	open    map[*account]struct{}
-	closing map[*account]struct{} // closed by the program, but not yet over
-	dialing int                   // dials that have a place kept
-	extra   int64                 // bytes given beyond LeastMemory
-	swept   time.Time
+	mu       sync.Mutex
+	open     map[*account]struct{}
+	closing  map[*account]struct{} // closed by the program, but not yet over
+	dialing  int                   // dials that have a place kept
+	extra    int64                 // bytes given beyond LeastMemory
+	swept    time.Time
+	sweeping bool // soon
 }
 
 // newBudget returns a budget of limit bytes, nil for 0.
@@ -77,14 +78,39 @@ func newBudget(limit int64, mtu int, established func() int) *budget {
 }
 
 // admits reports whether a connection that a peer asks for fits; if not, that
-// counts.
+// counts. It is asked where packets come in, which must not wait for the lock of
+// an endpoint that waits for the link (WG-84): so it never sweeps, but has it done
+// in time, and leaves the answer to accepts while another one does.
 func (b *budget) admits() bool {
-	if b == nil {
+	if b == nil || !b.mu.TryLock() {
 		return true
 	}
+	defer b.mu.Unlock()
+	free := b.limit - b.used()
+	if free < b.limit/keepShare/2 {
+		b.sweepSoon()
+	}
+	if free < LeastMemory {
+		b.refused.Add(1)
+		return false
+	}
+	return true
+}
+
+// sweepSoon sweeps on a goroutine of its own.
+func (b *budget) sweepSoon() {
+	if b.sweeping || time.Since(b.swept) < sweepEvery {
+		return
+	}
+	b.sweeping = true
+	time.AfterFunc(0, b.sweepNow)
+}
+
+func (b *budget) sweepNow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.fits(b.used)
+	b.sweeping = false
+	b.sweep(time.Now())
 }
 
 // accepts is admits for a connection that a listener has: one of gVisor's SYN

@@ -104,6 +104,20 @@ func dialUnlessRefused(t testing.TB, a, b *Stack, dst netip.AddrPort) net.Conn {
 	return c
 }
 
+// What brings packets in never waits for the budget: while others hold it, a SYN
+// passes, and the listener looks again (WG-84).
+func TestBudgetNeverHoldsUpArrivals(t *testing.T) {
+	b := newBudget(LeastMemory, DefaultMTU, func() int { return 1 })
+	if b.admits() || b.refusals() != 1 {
+		t.Fatalf("a full budget admits another connection; %d refused", b.refusals())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.admits() {
+		t.Error("refused while others hold the budget")
+	}
+}
+
 // What connections had is free when they are closed, whichever end was first.
 func TestBudgetIsWholeAfterClose(t *testing.T) {
 	a, b := limited(t, 4<<20, a4), limited(t, 4<<20, b4)
