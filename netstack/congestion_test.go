@@ -62,8 +62,8 @@ func controlOf(c *Conn) (name tcpip.CongestionControlOption) {
 	return name
 }
 
-// TestCongestionIsChosen: SVC-49. On a short path that loses, a connection goes on
-// with Reno, whether it was dialed or accepted, and its window has a bound again.
+// TestCongestionIsChosen: SVC-49. On a path that loses, a connection goes on with
+// Reno, whether it was dialed or accepted, and its window has a bound again.
 func TestCongestionIsChosen(t *testing.T) {
 	for _, dialed := range []bool{true, false} {
 		a, b := newStack(t, a4), newStack(t, b4)
@@ -92,7 +92,7 @@ func TestCongestionStays(t *testing.T) {
 		joinLossy(t, a, b)
 		from, to := connected(t, a, b, b4)
 		pour(t, from, to)
-		eventually(t, func() bool { return a.Stats().TCPRetransmits > 4*lossyResent })
+		eventually(t, func() bool { return a.Stats().TCPRetransmits > 2*lossyResent })
 		if got := controlOf(from); string(got) != want {
 			t.Errorf("%s, want %s", got, want)
 		}
@@ -109,10 +109,13 @@ func TestLossy(t *testing.T) {
 		want      bool
 	}{
 		{10 * time.Millisecond, 17, 100, true},
-		{lossyTrip - 1, lossyWindow, lossyResent, true},
-		{lossyTrip, 17, 100, false},
-		{66 * time.Millisecond, 38, 100, false},
+		{10 * time.Millisecond, lossyWindow, lossyResent, true},
 		{10 * time.Millisecond, lossyWindow + 1, 100, false},
+		{66 * time.Millisecond, 38, 100, true},
+		{66 * time.Millisecond, lossyWindow, 100, true},
+		{150 * time.Millisecond, 27, 100, true},
+		{150 * time.Millisecond, 28, 100, false},
+		{300 * time.Millisecond, 2, 100, true},
 		{10 * time.Millisecond, endless, 0, false},
 		{time.Millisecond, 20, lossyResent - 1, false}, // HyStart has ended slow start
 	} {

@@ -32,11 +32,13 @@
 // RACK (RFC 8985) as gVisor has it bears reordering better, but falls to a tenth
 // once a full queue has dropped many packets at once, where it waits for timeouts.
 // So the default is SACK, and CUBIC, which is the faster one on long paths wherever
-// packets are lost at random. On short ones it is not: below a window of some
-// hundred segments at 10 ms Reno has back what a loss took sooner, and gVisor's
-// CUBIC rounds down growth of less than a segment for each acknowledgment. So a
-// connection whose round trip is under 25 ms, and whose losses leave at most 64
-// segments of its window, goes on with Reno; gVisor gives it a new slow start then.
+// packets are lost at random. It should be no slower than Reno where the window is
+// small for the round trip (RFC 9438 section 4.3), but gVisor's CUBIC rounds down
+// growth of less than a segment for each acknowledgment, and once its window is 2
+// segments it may stay there. So a connection whose losses leave at most 64 segments
+// of its window, and whose round trip is short enough for that (85 ms for 64
+// segments, 150 ms for 27), goes on with Reno; gVisor gives it a new slow start
+// then.
 // The same benchmark over 10 ms and 200 Mbit/s, SACK, one run each on the quiet
 // machine, all of 8 s and its second half:
 //
@@ -46,8 +48,8 @@
 //	queue of 10 ms, tail drop          190   192     188   192     187   188
 //	the same of 50 Mbit/s             46.6  47.9    45.0  47.4    44.9  47.2
 //
-// The two rows of queues were run before the choice asked for eight lost segments
-// and no recovery. Config.Recovery and Config.Congestion override; measure again
+// The rows were run when the choice was made below 25 ms only, and those of queues
+// before it asked for eight lost segments and no recovery. Config.Recovery and Config.Congestion override; measure again
 // with each new gVisor (SVC-49).
 //
 // Between two nodes packets that the path exchanged come in order (WG-99), so
@@ -86,9 +88,8 @@
 // the rows with loss: segments of 1,200 bytes where the kernel's have 1,448, a
 // ratio of 0.83 at the same window; a retransmission that is lost again, which
 // gVisor's SACK finds out by a timeout of 200 ms at least, the kernel's RACK
-// within a round trip. At 66 ms a change to Reno in mid-stream had 9.5 to 13.0
-// Mbit/s for 8 s, twice what Reno has from the start: why is not known, so the
-// choice is not made there.
+// within a round trip. At 66 ms the change to Reno in mid-stream had 9.5 to 13.0
+// Mbit/s for 8 s, more than Reno from the start: the new slow start is part of it.
 //
 // # TIME-WAIT
 //
