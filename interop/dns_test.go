@@ -102,17 +102,14 @@ func dnsQuestions() (all []dnsQuestion) {
 			all = append(all, dnsQuestion{name: records + ".many.example", typ: a, edns: size})
 		}
 	}
-	for _, d := range []dnsQuestion{
-		{name: "ours." + dnsSuffix, typ: ptr, why: "a PTR question for a name of the tailnet is not passed on"},
-		{name: "nobody." + dnsSuffix, typ: ptr, why: "a PTR question for a name of the tailnet is not passed on"},
-		{name: "88.100.in-addr.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
-		{name: "7.7.0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
-		{name: "capital.extra.example", typ: a, why: "the name of an ExtraRecord counts in any case"},
-		{name: "x.77.99.88.100.in-addr.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
-	} {
-		all = append(all, d)
-	}
-	return all
+	return append(all,
+		dnsQuestion{name: "ours." + dnsSuffix, typ: ptr, why: "a PTR question for a name of the tailnet is not passed on"},
+		dnsQuestion{name: "nobody." + dnsSuffix, typ: ptr, why: "a PTR question for a name of the tailnet is not passed on"},
+		dnsQuestion{name: "88.100.in-addr.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
+		dnsQuestion{name: "7.7.0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
+		dnsQuestion{name: "capital.extra.example", typ: a, why: "the name of an ExtraRecord counts in any case"},
+		dnsQuestion{name: "x.77.99.88.100.in-addr.arpa", typ: ptr, why: "nor is one for half a reverse name of ours"},
+	)
 }
 
 // dnsConfig is the tailnet's configuration; the servers are at two addresses.
