@@ -28,8 +28,9 @@ func typeName(t dnsmessage.Type) string {
 	return "TYPE" + strconv.Itoa(int(t))
 }
 
-// parseType is the reverse of typeName, in any case.
-func parseType(text string) (dnsmessage.Type, error) {
+// ParseType returns the type of a name such as AAAA, in any case, or of TYPEn (RFC
+// 3597 section 5).
+func ParseType(text string) (dnsmessage.Type, error) {
 	text = strings.ToUpper(text)
 	for t, name := range typeNames {
 		if name == text && t != dnsmessage.TypeOPT {
@@ -81,7 +82,7 @@ type Answer struct {
 // Ask asks for a name, as people write it, and tells what came of it: a reverse
 // name for an IP address whose type is PTR.
 func (r *Resolver) Ask(ctx context.Context, name, typ string) (*Answer, error) {
-	t, err := parseType(typ)
+	t, err := ParseType(typ)
 	if err != nil {
 		return nil, err
 	}

@@ -64,8 +64,12 @@ failure, such as NXDOMAIN.
   TS_AUTHKEY=… tsnode dns query wiki.corp.example AAAA --json`,
 		Args: usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args = append(args, "A")
+			if _, err := dns.ParseType(args[1]); err != nil {
+				return &usageError{err}
+			}
 			return o.run(cmd, func(ctx context.Context, n *node.Node) error {
-				return o.query(ctx, n, cmd.OutOrStdout(), append(args, "A"))
+				return o.query(ctx, n, cmd.OutOrStdout(), args)
 			})
 		},
 	}
