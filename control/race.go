@@ -75,14 +75,17 @@ type racing struct {
 
 func (r *racing) start(ctx context.Context, l leg) {
 	r.running++
-	go func() {
-		var res result
-		res.err = actor.Guard(ctx, func(ctx context.Context) (err error) {
-			res.conn, err = l.dial(ctx)
-			return err
-		})
-		r.results <- res
-	}()
+	go r.run(ctx, l)
+}
+
+// run dials for one leg.
+func (r *racing) run(ctx context.Context, l leg) {
+	var res result
+	res.err = actor.Guard(ctx, func(ctx context.Context) (err error) {
+		res.conn, err = l.dial(ctx)
+		return err
+	})
+	r.results <- res
 }
 
 // wait returns when a leg has ended or the next one is due; it returns the

@@ -51,11 +51,14 @@ func Start(ctx context.Context, c Config) (*Net, error) {
 	}
 	run, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	go func() {
-		defer close(n.done)
-		n.err = n.serve(run, t)
-	}()
+	go n.run(run, t)
 	return n, nil
+}
+
+// run serves until Close.
+func (n *Net) run(ctx context.Context, t *tailnet) {
+	defer close(n.done)
+	n.err = n.serve(ctx, t)
 }
 
 // A TB is what New needs of a *testing.T.

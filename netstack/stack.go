@@ -231,16 +231,19 @@ func (s *Stack) Close() error {
 	return s.closeErr
 }
 
+// closeGVisor ends gVisor, and closes gone when nothing of it runs any more.
+func (s *Stack) closeGVisor(gone chan<- struct{}) {
+	defer close(gone)
+	s.gv.Close()
+	s.gv.Wait()
+}
+
 // end ends gVisor. An endpoint that is made at the same time, as by a listener's
 // last handshake, escapes gVisor's Close, and Wait waits for it: so they are
 // aborted until all are gone.
 func (s *Stack) end() error {
 	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		s.gv.Close()
-		s.gv.Wait()
-	}()
+	go s.closeGVisor(gone)
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for began := time.Now(); time.Since(began) < closePatience; {

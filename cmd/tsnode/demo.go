@@ -93,6 +93,12 @@ func (d *demo) run(ctx context.Context) error {
 	})
 }
 
+// tellUp starts a node and tells when it runs, or why not.
+func tellUp(ctx context.Context, n *node.Node, up chan<- error) {
+	_, err := n.Up(ctx)
+	up <- err
+}
+
 // join starts both nodes at once and prints how long they took.
 func (d *demo) join(ctx context.Context, tailnet *devnet.Net) error {
 	d.server = d.newNode(tailnet, "server")
@@ -100,7 +106,7 @@ func (d *demo) join(ctx context.Context, tailnet *devnet.Net) error {
 	began := time.Now()
 	up := make(chan error, 2)
 	for _, n := range []*node.Node{d.server, d.client} {
-		go func() { _, err := n.Up(ctx); up <- err }()
+		go tellUp(ctx, n, up)
 	}
 	err := <-up
 	if err2 := <-up; err == nil {

@@ -49,13 +49,16 @@ func signalContext() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	sig := make(chan os.Signal, 2)
 	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-sig
-		cancel()
-		<-sig
-		os.Exit(exitFailed)
-	}()
+	go endOn(sig, cancel)
 	return ctx, func() { signal.Stop(sig); cancel() }
+}
+
+// endOn cancels at the first signal and exits at the second.
+func endOn(sig <-chan os.Signal, cancel context.CancelFunc) {
+	<-sig
+	cancel()
+	<-sig
+	os.Exit(exitFailed)
 }
 
 // A usageError is a command line that cannot be understood.

@@ -55,8 +55,13 @@ func run(ctx context.Context, n *node.Node) error {
 		if err != nil {
 			return err
 		}
-		go func() { defer c.Close(); io.Copy(c, c) }()
+		go echoStream(c)
 	}
+}
+
+func echoStream(c net.Conn) {
+	defer c.Close()
+	io.Copy(c, c)
 }
 
 func echoDatagrams(pc net.PacketConn) {
