@@ -41,7 +41,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	var err error
 	p.data, err = dataplane.New(dataplane.Config{
 		Private: private, Links: r.overlay.links, NewDelivery: r.overlay.newDelivery,
-		Underlay: p, Netmap: r.control.Netmap, Disco: r.disco.Public(), Logger: r.log,
+		Underlay: p, Netmap: r.control.Netmap, Policy: r.self.policy, Disco: r.disco.Public(), Logger: r.log,
 		Held: r.held, Hooks: hooks,
 	})
 	if err != nil {

@@ -41,6 +41,7 @@ type runtime struct {
 	profile *profile
 	control *control.Client
 	names   *dns.Resolver
+	self    *selfInfo
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil in tests that need none
 
@@ -83,6 +84,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
 	r.resort = newLastResort(&s, r.derpMap)
+	r.self = newSelfInfo(r.hostinfo())
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
 	if err := r.openOverlay(); err != nil {
@@ -92,7 +94,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log, Resolve: r.resort.resolve,
 		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
-		Hostinfo: actor.NewCell(r.hostinfo()), Home: r.home, Pinger: serverPinger{r},
+		Hostinfo: r.self.hostinfo, Home: r.home, Pinger: serverPinger{r},
 		Endpoints: r.endpoints, NetInfo: r.netInfo,
 	})
 	if err != nil {
