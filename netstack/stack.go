@@ -71,7 +71,7 @@ type Stack struct {
 	log   *slog.Logger
 
 	budget    *budget // of TCP; nil without a limit
-	quota     *quota  // of UDP; nil without a limit
+	quota     *quota  // of UDP and raw sockets; nil without a limit
 	addresses addresses
 	udp       udpPorts
 	ipID      atomic.Uint32 // of the next IPv4 packet that we make: RFC 6864 section 4.3
@@ -86,9 +86,11 @@ type Stack struct {
 
 // counters count what was dropped above the link.
 type counters struct {
-	udpLost     atomic.Uint64
-	udpOverflow atomic.Uint64
-	udpNobody   atomic.Uint64
+	udpLost      atomic.Uint64
+	udpOverflow  atomic.Uint64
+	udpNobody    atomic.Uint64
+	icmpLost     atomic.Uint64
+	icmpOverflow atomic.Uint64
 }
 
 // Stats are counters since the stack was made.
@@ -97,6 +99,8 @@ type Stats struct {
 	UDPLost        uint64 // of those, datagrams
 	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
 	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
+	ICMPLost       uint64 // of LinkDropped, messages of raw sockets
+	ICMPOverflow   uint64 // inbound messages that found their raw socket's buffer full
 	TCPRefused     uint64 // connections for which Config.Buffers had no room
 	TCPLingerCut   uint64 // connections whose TIME-WAIT was cut short for newer ones
 	TCPRetransmits uint64 // segments sent again
@@ -195,6 +199,8 @@ func (s *Stack) Stats() Stats {
 		UDPLost:        s.count.udpLost.Load(),
 		UDPOverflow:    s.count.udpOverflow.Load(),
 		UDPNobody:      s.count.udpNobody.Load(),
+		ICMPLost:       s.count.icmpLost.Load(),
+		ICMPOverflow:   s.count.icmpOverflow.Load(),
 		TCPRefused:     s.budget.refusals(),
 		TCPLingerCut:   s.lingering.cut.Load(),
 		TCPRetransmits: t.Retransmits.Value(),
