@@ -133,44 +133,15 @@ func (t *Table) exitNode() (netmap.Resolver, bool) {
 		return netmap.Resolver{}, false
 	}
 	p := t.netmap.Peers[i]
-	base, ok := peerAPIBase(t.netmap.Self, p)
-	if !ok || !p.PeerAPIDNS && p.Cap < capPeerDNS {
+	at := p.PeerAPI(t.netmap.Self)
+	if !at.IsValid() || !p.AnswersDNS() {
 		return netmap.Resolver{}, false
 	}
-	return netmap.Resolver{Addr: base + peerPath}, true
+	return netmap.Resolver{Addr: "http://" + at.String() + peerPath}, true
 }
-
-// capPeerDNS is the capability version from which on every node answers DNS over
-// peerAPI (SVC-89).
-const capPeerDNS = 26
 
 // peerPath is where a peer answers DNS; SVC-78.
 const peerPath = "/dns-query"
-
-// peerAPIBase returns the URL of a peer's HTTP service (SVC-85): over IPv4 where
-// both have it, else over IPv6.
-func peerAPIBase(self, p *netmap.Peer) (string, bool) {
-	has := func(of *netmap.Peer, is4 bool) (netip.Addr, bool) {
-		for _, a := range of.Addresses {
-			if a.Addr().Is4() == is4 {
-				return a.Addr(), true
-			}
-		}
-		return netip.Addr{}, false
-	}
-	for _, is4 := range []bool{true, false} {
-		port := p.PeerAPI4
-		if !is4 {
-			port = p.PeerAPI6
-		}
-		_, we := has(self, is4)
-		a, it := has(p, is4)
-		if we && it && port != 0 {
-			return "http://" + netip.AddrPortFrom(a, port).String(), true
-		}
-	}
-	return "", false
-}
 
 // withExitNode keeps the resolvers that are meant for use with an exit node.
 func withExitNode(resolvers []netmap.Resolver) (kept []netmap.Resolver) {
