@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/url"
 
@@ -32,6 +33,8 @@ type Client struct {
 	polls actor.Cell[pollStatus] // by stream
 	login actor.Cell[login]      // by session: what stream and report work for
 
+	joinKey actor.Cell[joinKey] // by session: the newest one that has worked, at first Config.AuthKey
+
 	commands chan command // to session
 }
 
@@ -41,6 +44,10 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	k, err := parseJoinKey(cfg.AuthKey, cfg.Tags)
+	if err != nil {
+		return nil, fmt.Errorf("control: auth key: %w", err)
+	}
 	c := &Client{
 		Netmap:  new(actor.Cell[*netmap.Netmap]),
 		Status:  new(actor.Cell[Status]),
@@ -48,6 +55,7 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg, url: u, log: cfg.Logger,
 		commands: make(chan command, 8),
 	}
+	c.joinKey.Store(k)
 	c.link = newLink(newDialer(&c.cfg, u))
 	return c, nil
 }
@@ -55,7 +63,7 @@ func New(cfg Config) (*Client, error) {
 func (*Client) String() string { return "control.Client" }
 
 // Serve runs the client until ctx ends. An error that is an actor.FatalError is
-// one that no retry mends: it wraps ErrBadAuthKey, ErrRefused or
+// one that no retry mends: it wraps ErrBadAuthKey, ErrRefused, ErrNodeDeleted or
 // ErrUnsupportedVersion, and Status.Err has it, too.
 //
 // Serve does not log out: an ephemeral node calls Logout first.
@@ -119,9 +127,30 @@ func (c *Client) mergeStatus() (authChanged, pollChanged <-chan struct{}) {
 
 // Login asks for a new login: it gives up one that waits for a person, renews
 // the key of a node that is logged in, and starts again after Logout or a
-// refusal. The login URL appears in Status.
-func (c *Client) Login(ctx context.Context) error {
-	return c.post(ctx, loginCommand{})
+// refusal.
+//
+// With an auth key or an OAuth client secret it returns when the server has
+// answered. Once that has worked it takes the place of Config.AuthKey; while it
+// has not, what was in force stays so. Without one, the login URL appears in
+// Status.
+func (c *Client) Login(ctx context.Context, authKey string) error {
+	if authKey == "" {
+		return c.post(ctx, loginCommand{})
+	}
+	k, err := parseJoinKey(authKey, c.cfg.Tags)
+	if err != nil {
+		return fmt.Errorf("login: auth key: %w", err)
+	}
+	done := make(chan error, 1)
+	if err := c.post(ctx, loginCommand{attempt: &attempt{given: ctx, key: k, done: done}}); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Logout tells the server to expire the node key, forgets it, and stops. It

@@ -454,7 +454,7 @@ func TestLogoutAndLogin(t *testing.T) {
 		if got := tc.Status.Get(); got.State != StateLoggedOut || !errors.Is(got.Err, ErrLoggedOut) || !creds.Node.IsZero() || tc.Netmap.Get() != nil || !tc.NodeKey.Get().IsZero() {
 			t.Errorf("status = %+v, want everything of the login gone", got)
 		}
-		if err := tc.Login(t.Context()); err != nil {
+		if err := tc.Login(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		if c := tc.accepts(); c.NodeKey == k || !c.OldNodeKey.IsZero() {
@@ -469,7 +469,7 @@ func TestLoginRenewsInTheBackground(t *testing.T) {
 		tc := start(t, nil)
 		p := tc.running()
 		old := tc.NodeKey.Get().Public()
-		if err := tc.Login(t.Context()); err != nil {
+		if err := tc.Login(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		c := <-tc.register

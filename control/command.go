@@ -10,16 +10,49 @@ import (
 type command interface{ goal(now goal) goal }
 
 // loginCommand is Client.Login.
-type loginCommand struct{}
+type loginCommand struct{ attempt *attempt }
 
-func (loginCommand) goal(now goal) goal {
+// An attempt is a login with an auth key of its own. nil is one without.
+type attempt struct {
+	given context.Context // of the caller: bounds the attempt
+	key   joinKey
+	done  chan<- error // has room for one
+	back  goal         // what goes on when it fails
+}
+
+// end tells the caller what became of the attempt; the first word counts.
+func (a *attempt) end(err error) {
+	if a == nil {
+		return
+	}
+	select {
+	case a.done <- err:
+	default:
+	}
+}
+
+func (m loginCommand) goal(now goal) goal {
+	next := register{regen: true, attempt: m.attempt}
+	back := now
 	switch g := now.(type) {
 	case idle:
-		return register{regen: !g.loggedOut}
+		next.regen = !g.loggedOut
+		back = idle{loggedOut: g.loggedOut, resumed: true}
 	case register:
-		return g // begins anew: with a new URL
+		if next.cause = g.cause; m.attempt == nil {
+			next.regen = g.regen // begins anew: with a new URL
+		}
+		if g.attempt != nil {
+			back = g.attempt.back
+		}
+	case logout:
+		m.attempt.end(errSuperseded)
+		return nil // a logout goes first
 	}
-	return nil // a logout goes first
+	if m.attempt != nil {
+		m.attempt.back = back
+	}
+	return next
 }
 
 // logoutCommand is Client.Logout.
@@ -40,7 +73,7 @@ type expiredCommand struct{}
 
 func (expiredCommand) goal(now goal) goal {
 	if i, ok := now.(idle); ok && !i.loggedOut {
-		return register{regen: true, expired: true}
+		return register{regen: true, cause: ErrKeyExpired}
 	}
 	return nil
 }
@@ -50,7 +83,7 @@ func (expiredCommand) goal(now goal) goal {
 type renewedCommand struct{}
 
 func (renewedCommand) goal(now goal) goal {
-	if g, ok := now.(register); ok && g.expired {
+	if g, ok := now.(register); ok && g.cause == ErrKeyExpired && g.attempt == nil {
 		return idle{resumed: true}
 	}
 	return nil
@@ -61,9 +94,9 @@ type unknownCommand struct{}
 
 func (unknownCommand) goal(now goal) goal {
 	if i, ok := now.(idle); ok && !i.loggedOut {
-		return register{}
+		return reclaim{}
 	}
 	return nil
 }
 
-var errSuperseded = errors.New("another logout has taken the place of this one")
+var errSuperseded = errors.New("another login or logout has taken the place of this one")

@@ -46,7 +46,7 @@ type Config struct {
 	Machine   key.MachinePrivate // of the installation
 	Keys      Keys               // node keys
 	Disco     key.DiscoPublic    // of this run of the node
-	AuthKey   string             // joins without a person; empty means a person logs in
+	AuthKey   string             // joins without a person: an auth key or an OAuth client secret; empty means a person logs in
 	Ephemeral bool               // ask the server to forget the node when it is gone
 	Tags      []string           // tags to ask for, each "tag:NAME"
 
@@ -134,7 +134,7 @@ func (c *Config) check() (*url.URL, error) {
 	c.NetInfo = orZero(c.NetInfo)
 	c.Home = orZero(c.Home)
 	c.Paused = orZero(c.Paused)
-	c.AuthKey, c.Tags = authKeyToSend(c.AuthKey), sortedTags(c.Tags)
+	c.Tags = sortedTags(c.Tags)
 	return u, nil
 }
 
@@ -144,13 +144,6 @@ func orZero[T any](c *actor.Cell[T]) *actor.Cell[T] {
 		return new(actor.Cell[T])
 	}
 	return c
-}
-
-// authKeyToSend cuts off what a wrapped auth key carries for tailnet lock,
-// which must never be sent (CTL-29).
-func authKeyToSend(k string) string {
-	k, _, _ = strings.Cut(strings.TrimSpace(k), "--TL")
-	return k
 }
 
 // sortedTags returns the tags in order, each once (control.md section 10.1).

@@ -22,8 +22,8 @@ var (
 	// verify.
 	ErrUntrusted = errors.New("control server's certificate is not trusted")
 
-	// ErrBadAuthKey says that the server refused the auth key: unknown, expired
-	// or used up.
+	// ErrBadAuthKey says that the server refused the auth key, or the OAuth client
+	// secret that makes one: unknown, expired or used up.
 	ErrBadAuthKey = errors.New("auth key refused")
 
 	// ErrRefused says that the server refused to register this node for another
@@ -40,6 +40,10 @@ var (
 	// ErrNodeUnknown says that the server does not know the node key: the node
 	// was removed, or its key belongs to another machine.
 	ErrNodeUnknown = errors.New("control server does not know this node")
+
+	// ErrNodeDeleted says that the server has removed the node: it has to join
+	// anew.
+	ErrNodeDeleted = errors.New("the control server has removed this node")
 
 	// ErrLoggedOut says that the node was logged out.
 	ErrLoggedOut = errors.New("logged out")

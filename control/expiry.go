@@ -35,6 +35,14 @@ func clockOf(m *netmap.Netmap, now time.Time) (c clock) {
 	return clock{}
 }
 
+// KeyClock returns what time it is for the end of this node's own key: by the
+// server's clock, or by ours if the server's makes no sense. ok is false if
+// neither does, and no key ends.
+func KeyClock(m *netmap.Netmap, now time.Time) (at time.Time, ok bool) {
+	c := clockOf(m, now)
+	return c.self.Time(), c.self != 0
+}
+
 // expire marks the nodes whose keys have ended and reports whether there were
 // any. A key lives again only by the server's word.
 func (s *mapState) expire(now time.Time) bool {

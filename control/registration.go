@@ -16,10 +16,12 @@ import (
 // A registration is one attempt to get a node key accepted, over as many
 // requests as it takes (control.md sections 7.2 to 7.5). It does no I/O.
 type registration struct {
-	creds     Credentials // in force until this one succeeds (CTL-23)
-	authKey   string      // empty: a person logs in
-	ephemeral bool
-	checkURL  func(string) error
+	creds   Credentials // in force until this one succeeds (CTL-23)
+	joinKey             // zero: a person logs in
+
+	ephemeral  bool
+	unattended bool // it ends when the key does not help: no person is asked
+	checkURL   func(string) error
 
 	candidate key.NodePrivate // new key; zero: creds.Node is registered again
 	followup  string          // AuthURL that a person is to visit
@@ -28,8 +30,8 @@ type registration struct {
 	backoff   actor.Backoff
 }
 
-func newRegistration(creds Credentials, cfg *Config, checkURL func(string) error, regen bool) *registration {
-	r := &registration{creds: creds, authKey: cfg.AuthKey, ephemeral: cfg.Ephemeral, checkURL: checkURL}
+func newRegistration(creds Credentials, k joinKey, regen bool) *registration {
+	r := &registration{creds: creds, joinKey: k}
 	if regen || creds.Node.IsZero() {
 		r.candidate = key.NewNode()
 	}
@@ -70,7 +72,42 @@ type step struct {
 	wait  time.Duration
 	err   error // what is wrong, for Status
 	fatal bool  // err is final
+	over  bool  // err ends this registration; what was in force stays so
 	url   string
+}
+
+func (r *registration) next(resp *RegisterResponse, err error) step {
+	if err != nil {
+		return r.onError(err)
+	}
+	return r.onResponse(resp)
+}
+
+// wantsKey reports whether the next request takes an auth key that has yet to be
+// made. A known node is welcome without.
+func (r *registration) wantsKey() bool {
+	return r.secret != nil && r.authKey == "" && r.followup == "" && !r.candidate.IsZero()
+}
+
+// onMintError takes a client secret that brought no auth key.
+func (r *registration) onMintError(err error) step {
+	if !errors.Is(err, ErrBadAuthKey) && !errors.Is(err, ErrRefused) {
+		return step{wait: max(retryDelay(err), r.backoff.Next()), err: err}
+	}
+	return r.withoutKey(err)
+}
+
+// withoutKey gives up a key that the server has refused for good. A node that is
+// known can still be renewed by a person.
+func (r *registration) withoutKey(err error) step {
+	switch {
+	case r.unattended:
+		return step{err: err, over: true}
+	case r.creds.Node.IsZero():
+		return step{err: err, fatal: true}
+	}
+	r.joinKey, r.problem = joinKey{}, err
+	return step{err: err}
 }
 
 // onError takes a request that brought no answer.
@@ -108,6 +145,9 @@ func (r *registration) onExpired() step {
 
 // onAuthURL follows a URL up: a new one at once, the same one after a pause.
 func (r *registration) onAuthURL(u string) step {
+	if r.unattended {
+		return step{err: fmt.Errorf("%w: the server wants a person to log in although it was given an auth key", ErrRefused), over: true}
+	}
 	if err := r.checkURL(u); err != nil {
 		return r.again(fmt.Errorf("login URL of the control server: %w", err))
 	}
@@ -130,11 +170,8 @@ func (r *registration) onRefusal(text string) step {
 		err = fmt.Errorf("%w: %q", ErrBadAuthKey, shorten([]byte(text)))
 	}
 	switch {
-	case sent && !known:
-		return step{err: err, fatal: true}
-	case sent && errors.Is(err, ErrBadAuthKey):
-		r.authKey, r.problem = "", err
-		return step{err: err}
+	case sent && (!known || r.unattended || errors.Is(err, ErrBadAuthKey)):
+		return r.withoutKey(err)
 	case known && r.candidate.IsZero() && strings.Contains(strings.ToLower(text), "machine key"):
 		r.candidate, r.problem = key.NewNode(), err // the old key is another machine's (section 8.9)
 		return step{err: err}

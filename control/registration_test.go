@@ -76,7 +76,8 @@ func TestRegistration(t *testing.T) {
 		if test.known {
 			creds.Node = key.NewNode()
 		}
-		r := newRegistration(creds, &Config{AuthKey: test.authKey}, func(string) error { return nil }, test.regen)
+		r := newRegistration(creds, joinKey{authKey: test.authKey}, test.regen)
+		r.checkURL = func(string) error { return nil }
 		for i, a := range test.answers {
 			got := r.next(a.resp, a.err)
 			if state := describe(got, r.request(new(Hostinfo)), creds); state != a.want || !errors.Is(got.err, a.is) {
@@ -205,7 +206,7 @@ func TestSupersededLoginIsDiscarded(t *testing.T) { // CTL-65
 	synctest.Test(t, func(t *testing.T) {
 		tc := start(t, nil)
 		first := <-tc.register
-		if err := tc.Login(t.Context()); err != nil {
+		if err := tc.Login(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		second := <-tc.register
@@ -275,12 +276,12 @@ func TestCommandsThatChangeNothing(t *testing.T) {
 		now  goal
 		want goal
 	}{
-		{expiredCommand{}, running, register{regen: true, expired: true}},
+		{expiredCommand{}, running, register{regen: true, cause: ErrKeyExpired}},
 		{expiredCommand{}, register{}, nil},
 		{expiredCommand{}, gone, nil},
-		{unknownCommand{}, running, register{}},
+		{unknownCommand{}, running, reclaim{}},
 		{unknownCommand{}, leaving, nil},
-		{renewedCommand{}, register{regen: true, expired: true}, idle{resumed: true}},
+		{renewedCommand{}, register{regen: true, cause: ErrKeyExpired}, idle{resumed: true}},
 		{renewedCommand{}, register{regen: true}, nil},
 		{renewedCommand{}, running, nil},
 		{loginCommand{}, running, register{regen: true}},
@@ -297,7 +298,7 @@ func TestPostWaitsOnlyForItsContext(t *testing.T) {
 	c := &Client{commands: make(chan command)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Login(ctx); !errors.Is(err, context.Canceled) {
+	if err := c.Login(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("Login = %v", err)
 	}
 	if err := c.Logout(ctx); !errors.Is(err, context.Canceled) {

@@ -42,6 +42,7 @@ type registerCall struct {
 
 type otherCall struct {
 	method, path string
+	header       http.Header
 	body         []byte
 	answer       chan<- func(http.ResponseWriter)
 }
@@ -246,7 +247,7 @@ func (s *testServer) call(w http.ResponseWriter, r *http.Request) {
 	n, _ := r.Body.Read(body)
 	answer := make(chan func(http.ResponseWriter), 1)
 	select {
-	case s.other <- otherCall{r.Method, r.URL.Path, body[:n], answer}:
+	case s.other <- otherCall{r.Method, r.URL.Path, r.Header, body[:n], answer}:
 	case <-r.Context().Done():
 		return
 	}

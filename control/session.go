@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,6 +103,9 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 	})
 	if next != nil {
 		got.next = next
+		if r, ok := g.(register); ok {
+			r.attempt.end(errSuperseded)
+		}
 	}
 	return got, err
 }
@@ -136,42 +140,90 @@ func (i idle) pursue(_ context.Context, s *session, creds Credentials) (outcome,
 // register gets a key accepted: the one in force, or with regen a new one.
 type register struct {
 	regen   bool
-	expired bool // because the key in force has expired
+	cause   error    // ErrKeyExpired or ErrNodeDeleted, if that is why
+	attempt *attempt // what it is for, if Login came with a key of its own
 }
 
 func (g register) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
-	r := newRegistration(creds, &s.cfg, s.checkURL, g.regen)
-	if g.expired {
-		r.problem = ErrKeyExpired
+	life := ctx
+	r := s.newRegistration(creds, s.joinKey.Get(), g.regen)
+	if a := g.attempt; a != nil {
+		r.joinKey, r.unattended = a.key, true
+		limited, cancel := until(ctx, a.given.Done(), context.DeadlineExceeded)
+		defer cancel()
+		ctx = limited
 	}
+	r.problem = g.cause
 	s.auth.Store(authStatus{err: r.problem, loggedIn: s.auth.Get().loggedIn})
 	for {
 		resp := new(RegisterResponse)
-		err := s.call(ctx, http.MethodPost, PathRegister, r.request(s.hostinfo()), resp, registerHint(r)...)
-		if ctx.Err() != nil {
-			return outcome{creds, g}, ctx.Err()
-		}
-		next := r.next(resp, err)
+		next := s.ask(ctx, r, resp)
 		switch {
+		case life.Err() != nil:
+			return outcome{creds, g}, life.Err()
 		case next.done:
 			s.log.Info("registered with the control server", "node", r.nodeKey().Public(), "user", resp.Login.LoginName)
 			now := r.credentials(resp)
-			return outcome{now, idle{}}, s.adopt(ctx, now)
+			return outcome{now, idle{}}, s.accepted(ctx, now, g.attempt)
 		case next.fatal:
-			return outcome{creds, g}, s.fail(next.err)
+			g.attempt.end(next.err)
+			return outcome{creds, g}, s.fail(because(g.cause, next.err))
+		case next.over, ctx.Err() != nil:
+			g.attempt.end(cmp.Or(next.err, ctx.Err()))
+			return outcome{creds, s.back(g.attempt)}, nil
 		}
 		s.publish(next)
-		if err := actor.Sleep(ctx, next.wait); err != nil {
+		if err := actor.Sleep(ctx, next.wait); err != nil && life.Err() != nil {
 			return outcome{creds, g}, err
 		}
 	}
 }
 
-func (r *registration) next(resp *RegisterResponse, err error) step {
-	if err != nil {
-		return r.onError(err)
+// ask makes one request of a registration, and before it an auth key if that
+// takes one.
+func (s *session) ask(ctx context.Context, r *registration, resp *RegisterResponse) step {
+	if r.wantsKey() {
+		k, err := s.mint(ctx, r.secret)
+		if err != nil {
+			return r.onMintError(err)
+		}
+		r.authKey = k
 	}
-	return r.onResponse(resp)
+	return r.next(resp, s.call(ctx, http.MethodPost, PathRegister, r.request(s.hostinfo()), resp, registerHint(r)...))
+}
+
+// accepted keeps what a registration has brought.
+func (s *session) accepted(ctx context.Context, now Credentials, a *attempt) error {
+	err := s.adopt(ctx, now)
+	if a != nil {
+		s.joinKey.Store(a.key)
+		a.end(err)
+	}
+	return err
+}
+
+// back returns what goes on after a failed attempt. The key in force may have
+// expired meanwhile.
+func (s *session) back(a *attempt) goal {
+	self := s.polls.Get().self
+	if _, ok := a.back.(idle); ok && self != nil && self.Expired {
+		return register{regen: true, cause: ErrKeyExpired}
+	}
+	return a.back
+}
+
+// because puts what has led to an error before it.
+func because(cause, err error) error {
+	if cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w; then: %w", cause, err)
+}
+
+func (s *session) newRegistration(creds Credentials, k joinKey, regen bool) *registration {
+	r := newRegistration(creds, k, regen)
+	r.ephemeral, r.checkURL = s.cfg.Ephemeral, s.checkURL
+	return r
 }
 
 // registerHint names the old and the new key to load balancers, in this order.
@@ -222,8 +274,8 @@ func (s *session) expireKey(ctx context.Context, creds Credentials) error {
 	req := &RegisterRequest{
 		Version: CapabilityVersion, NodeKey: k, Expiry: logoutExpiry, Hostinfo: s.hostinfo(), Ephemeral: s.cfg.Ephemeral,
 	}
-	if s.cfg.AuthKey != "" {
-		req.Auth = &RegisterAuth{AuthKey: s.cfg.AuthKey} // a server may want it of every request (section 7.4)
+	if k := s.joinKey.Get().authKey; k != "" {
+		req.Auth = &RegisterAuth{AuthKey: k} // a server may want it of every request (section 7.4)
 	}
 	var backoff actor.Backoff
 	for {

@@ -20,6 +20,8 @@ const (
 	maxSleep    = 5 * time.Minute   // what Debug.SleepSeconds may ask for
 	steadyAfter = 10 * time.Second  // a poll that lived so long has not failed at once
 
+	expiryRecheck = time.Minute // how late the end of a key is noticed after a sleep, at most
+
 	// unknownLimit is how many answers in a row that the node is unknown cause a
 	// new registration (CTL-44).
 	unknownLimit = 3
@@ -158,10 +160,11 @@ func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) err
 	}
 }
 
-// armExpiry sets the timer to the next end of a key (CTL-47).
+// armExpiry sets the timer to the next end of a key (CTL-47). The timer stands
+// still while the machine sleeps, the clock does not: so it looks every minute.
 func (p *poller) armExpiry(timer *time.Timer) {
 	if wait, ok := p.state.nextExpiry(time.Now()); ok {
-		timer.Reset(wait)
+		timer.Reset(min(max(wait, time.Second), expiryRecheck))
 	} else {
 		timer.Stop()
 	}

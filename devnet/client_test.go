@@ -159,10 +159,11 @@ func TestClientReconnects(t *testing.T) {
 	awaitOnline(t, n, "a", true)
 }
 
-// A removed client joins again by itself, with a key that allows it.
+// A removed ephemeral client joins again by itself, with a key that allows it.
 func TestClientRemoved(t *testing.T) {
 	n := New(t, Config{})
-	a := startClient(t, n, "a", withAuthKey(n.AuthKey(KeyOptions{Reusable: true})))
+	ephemeral := func(c *control.Config) { c.Ephemeral = true }
+	a := startClient(t, n, "a", withAuthKey(n.AuthKey(KeyOptions{Reusable: true})), ephemeral)
 	awaitOnline(t, n, "a", true)
 	before, _ := n.Node("a")
 	if err := n.Remove("a"); err != nil {
