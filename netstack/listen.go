@@ -24,6 +24,8 @@ type Listener struct {
 	addr  *net.TCPAddr
 	end   end
 	side  *side
+
+	notified waiter.Entry // of Notify
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -123,6 +125,18 @@ func (l *Listener) accept() (*Conn, error) {
 		if err := l.end.wait(l.side); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// Notify has f called whenever a connection comes to be accepted, and at once if
+// one waits, so that nobody needs to wait in Accept for what seldom happens. It may
+// be called once, before Close. f runs on the goroutine that brings the connection,
+// and does not block.
+func (l *Listener) Notify(f func()) {
+	l.notified = waiter.NewFunctionEntry(waiter.ReadableEvents, func(waiter.EventMask) { f() })
+	l.wq.EventRegister(&l.notified)
+	if l.ep.Readiness(waiter.ReadableEvents) != 0 {
+		f()
 	}
 }
 

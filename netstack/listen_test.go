@@ -245,3 +245,57 @@ func TestBacklogIsBounded(t *testing.T) {
 		c.Close()
 	}
 }
+
+// Notify tells of each connection that comes, and of one that waits already.
+func TestListenerNotifies(t *testing.T) {
+	a, b := pair(t)
+	ln, err := b.ListenTCP(netip.AddrPortFrom(b4, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dial := func() {
+		c, err := a.DialTCP(t.Context(), netip.Addr{}, netip.AddrPortFrom(b4, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	dial()
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	told := make(chan struct{}, 10)
+	ln.(*Listener).Notify(func() { told <- struct{}{} })
+	select {
+	case <-told:
+		t.Error("nothing waits")
+	default:
+	}
+	for range 2 {
+		dial()
+		select {
+		case <-told:
+		case <-within(t).Done():
+			t.Fatal("a connection waits, and nobody was told")
+		}
+	}
+	again, err := b.ListenTCP(netip.AddrPortFrom(b4, 81))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	c, err := a.DialTCP(t.Context(), netip.Addr{}, netip.AddrPortFrom(b4, 81))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	again.(*Listener).Notify(func() { told <- struct{}{} }) // the last ACK may still be on its way
+	select {
+	case <-told:
+	case <-within(t).Done():
+		t.Fatal("a connection waited, and nobody was told")
+	}
+}
