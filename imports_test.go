@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"disco":          slices.Concat(leaves, data),
 	"netcheck":       slices.Concat(leaves, data),
 	"dns":            slices.Concat(leaves, data),
+	"peerapi":        slices.Concat(leaves, data),
 
 	"transport/portmap": slices.Concat(leaves, data),
 	"endpoints":         slices.Concat(leaves, data, []string{"netcheck", "transport/portmap"}),
@@ -67,7 +68,7 @@ var mayImport = map[string][]string{
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
-		"disco", "netcheck", "endpoints", "dns",
+		"disco", "netcheck", "endpoints", "dns", "proxy", "peerapi",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
