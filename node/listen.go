@@ -29,7 +29,15 @@ func (n *Node) Listen(network, addr string) (net.Listener, error) {
 // ListenPacket announces a UDP socket on the tailnet. network is udp, udp4 or
 // udp6; the host part of addr may be empty for all own addresses, in which case
 // replies leave from the address that was asked (SVC-60). Otherwise as Listen.
+//
+// As package net's, ip4:icmp and ip6:ipv6-icmp open a raw socket for the messages
+// of ICMP, with an own address or nothing for addr: the socket gets each that
+// comes, and sends what it is given, without IP headers, from and to *net.IPAddr.
+// The node answers pings all the same.
 func (n *Node) ListenPacket(network, addr string) (net.PacketConn, error) {
+	if strings.HasPrefix(network, "ip") {
+		return n.listenICMP(network, addr)
+	}
 	ap, err := n.listenAddr("udp", network, addr)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
@@ -40,6 +48,35 @@ func (n *Node) ListenPacket(network, addr string) (net.PacketConn, error) {
 		return nil, fmt.Errorf("listen %s %s: %w", network, addr, err)
 	}
 	return pc, nil
+}
+
+// listenICMP is ListenPacket for raw sockets.
+func (n *Node) listenICMP(network, addr string) (net.PacketConn, error) {
+	host, err := parseICMP(network, addr)
+	if err == nil {
+		err = n.Start()
+	}
+	if err == nil && !host.IsUnspecified() {
+		err = n.checkOwn(host)
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	pc, err := n.run.stack.ListenICMP(host)
+	if err != nil {
+		return nil, fmt.Errorf("listen %s %s: %w", network, addr, err)
+	}
+	return pc, nil
+}
+
+// parseICMP parses what ListenPacket was given for a raw socket. There are none
+// of other protocols; the tunnel's own is not for applications (SVC-37).
+func parseICMP(network, addr string) (host netip.Addr, err error) {
+	family := map[string]string{"ip4:icmp": "4", "ip4:1": "4", "ip6:ipv6-icmp": "6", "ip6:58": "6"}[strings.ToLower(network)]
+	if family == "" {
+		return host, fmt.Errorf("network %q: want ip4:icmp or ip6:ipv6-icmp", network)
+	}
+	return listenHost(addr, family)
 }
 
 // listenAddr starts the node and parses what Listen was given.

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/peerapi"
 	"github.com/seed94491740/tsnode/transport"
 )
 
@@ -177,32 +176,24 @@ func (r *runtime) pingTSMP(ctx context.Context, p *Pong) error {
 	}
 }
 
-// pingPeerAPI asks the peer's HTTP service for its first page.
+// pingPeerAPI asks the peer's HTTP service for its first page; SVC-85.
 func (r *runtime) pingPeerAPI(ctx context.Context, peer *netmap.Peer, p *Pong) error {
-	if p.PeerAPIPort = peer.PeerAPI4; !p.IP.Is4() {
-		p.PeerAPIPort = peer.PeerAPI6
+	nm := r.netmap()
+	if nm == nil {
+		return ErrNotRunning
 	}
-	if p.PeerAPIPort == 0 {
+	at := peer.PeerAPI(nm.Self)
+	if !at.IsValid() {
 		return ErrNoPeerAPI
 	}
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return r.stack.DialTCP(ctx, netip.Addr{}, netip.AddrPortFrom(p.IP, p.PeerAPIPort))
-		},
+	client := peerapi.Client{Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		return r.stack.DialTCP(ctx, netip.Addr{}, to)
 	}}
-	url := "http://" + net.JoinHostPort(p.IP.String(), strconv.Itoa(int(p.PeerAPIPort))) + "/"
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
-	if err != nil {
-		return err
-	}
 	sent := time.Now()
-	resp, err := client.Do(req)
-	if err != nil {
+	if err := client.Ping(ctx, at); err != nil {
 		return err
 	}
-	resp.Body.Close()
-	p.Latency = time.Since(sent)
+	p.Latency, p.PeerAPIPort = time.Since(sent), at.Port()
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
+	"github.com/seed94491740/tsnode/peerapi"
 )
 
 // Bounds of the logout of an ephemeral node (SVC-176, SVC-178).
@@ -31,6 +32,7 @@ const (
 //	      ├─ host.Monitor      interfaces, default route, sleep
 //	      ├─ node.watcher      state and events from status and netmap
 //	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
+//	      ├─ peerapi.Server    the service for peers; not before one connects
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -41,6 +43,7 @@ type runtime struct {
 	profile *profile
 	control *control.Client
 	names   *dns.Resolver
+	peerAPI *peerapi.Server
 	self    *selfInfo
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil in tests that need none
@@ -102,6 +105,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 		return nil, err
 	}
 	r.names = r.newNames()
+	r.peerAPI = r.newPeerAPI()
 	return r, nil
 }
 
@@ -201,6 +205,7 @@ func (r *runtime) close() error {
 	r.logout()
 	r.cancel()
 	r.names.Close()
+	r.peerAPI.Close()
 	r.closeOverlay()
 	<-r.ended.Done()
 	r.settings.close()

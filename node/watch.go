@@ -86,6 +86,7 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 		if err := w.stack.SetAddresses(append(own, dns.ServiceAddrs(nm)...)); err != nil {
 			w.log.Error("netstack does not take the node's addresses", "err", err)
 		}
+		w.openPeerAPI(nm)
 	}
 	if dm := nm.DERP; dm != w.derpMap.Get() && !reflect.DeepEqual(dm, w.derpMap.Get()) {
 		w.derpMap.Store(dm)
