@@ -289,3 +289,26 @@ func TestExpiryTimerLooksEveryMinute(t *testing.T) {
 		}
 	})
 }
+
+// A server may tell of the renewed key on the poll of the old one before it has
+// answered the registration, which must not be taken for an extension.
+func TestRenewalShowsBeforeItsAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		p := tc.running()
+		self := selfNode(tc.NodeKey.Get().Public())
+		self.Expired = true
+		p.send(&MapResponse{Node: self})
+		c := <-tc.register
+		self.Key, self.Expired = c.NodeKey, false
+		p.send(&MapResponse{Node: self})
+		synctest.Wait()
+		c.answer <- &RegisterResponse{MachineAuthorized: true}
+		p = <-tc.mapPolls
+		p.send(&MapResponse{Node: self})
+		synctest.Wait()
+		if got := tc.Status.Get(); p.NodeKey != c.NodeKey || tc.NodeKey.Get().Public() != c.NodeKey || got.State != StateRunning || got.Err != nil {
+			t.Errorf("status = %+v, want the new key in force", got)
+		}
+	})
+}

@@ -51,7 +51,6 @@ func (r *RegisterResponse) asksPerson() bool {
 // without a person; for any other this is the end.
 func (s *session) deleted(ctx context.Context, creds Credentials) (outcome, error) {
 	s.log.Warn("the control server has removed this node", "node", creds.Node.Public())
-	s.auth.Store(authStatus{err: ErrNodeDeleted})
 	s.login.Store(login{generation: s.login.Get().generation + 1}) // no more polls
 	if err := s.adopt(ctx, Credentials{}); err != nil {
 		return outcome{creds, reclaim{}}, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
@@ -99,8 +100,9 @@ type poller struct {
 	group   *actor.Group
 	pings   *pinger
 	state   *mapState
-	framed  bool // this poll has brought a frame that is no keep-alive
-	unknown int  // answers in a row that the node is unknown
+	key     key.NodePublic // of this poll
+	framed  bool           // this poll has brought a frame that is no keep-alive
+	unknown int            // answers in a row that the node is unknown
 	status  pollStatus
 	expired bool // self, as last told to session
 }
@@ -124,8 +126,8 @@ func (p *poller) idle() {
 func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p.framed = false
-	req := p.mapRequest(l.key.Public())
+	p.key, p.framed = l.key.Public(), false
+	req := p.mapRequest(p.key)
 	req.Stream = true
 	req.MapSessionHandle, req.MapSessionSeq = p.state.handle, p.state.seq // section 8.8
 	updates := make(chan *update)
@@ -196,7 +198,8 @@ func (p *poller) take(ctx context.Context, u *update) error {
 }
 
 // publish shows the netmap and tells session when our key ends, or lives again.
-// The status follows the netmap: who sees it running finds it there.
+// The status follows the netmap: who sees it running finds it there. A server may
+// tell of the new key that session registers before it answers session.
 func (p *poller) publish(ctx context.Context) {
 	m := p.state.current
 	if p.Netmap.Get() != m {
@@ -204,7 +207,7 @@ func (p *poller) publish(ctx context.Context) {
 	}
 	p.status.connected, p.status.err, p.status.self = true, nil, m.Self
 	p.polls.Store(p.status)
-	if m.Self.Expired == p.expired {
+	if m.Self.Expired == p.expired || m.Self.Key != p.key {
 		return
 	}
 	p.expired = m.Self.Expired
