@@ -36,7 +36,8 @@
 //	bad auth key                     Up: ErrBadAuthKey; event Stopped      at the server's answer
 //	ControlURL is no control server  event ControlProblem{ErrWrongControl} within 5 s; Up goes on until its context ends
 //	control does not answer          event ControlProblem{ErrControlUnreachable}  within 5 s; Up goes on, then returns it
-//	node key expired, no auth key    event NeedsLogin; Dial: ErrNotRunning at the server's answer
+//	node key expired, no auth key    events KeyExpired, NeedsLogin; Dial: ErrNotRunning  at the server's answer
+//	node removed from the tailnet    event Stopped{ErrNodeDeleted}; Dial: the same  within 1 s
 //	name not known                   Dial: ErrNameNotFound                 at once
 //	address of no node               Dial: ErrNoRoute                      at once
 //	nothing listens at the peer      Dial: ErrRefused                      one round trip

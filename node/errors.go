@@ -51,6 +51,11 @@ var (
 	// ErrControlUnreachable says that ControlURL does not answer at all.
 	ErrControlUnreachable = control.ErrUnreachable
 
+	// ErrNodeDeleted says that the control server has removed the node. It ends,
+	// and a new Node with the same state joins as another one; an ephemeral node
+	// with an auth key does so by itself.
+	ErrNodeDeleted = control.ErrNodeDeleted
+
 	// ErrKeyExpired says that the node key has expired and no auth key is at
 	// hand to renew it.
 	ErrKeyExpired = control.ErrKeyExpired

@@ -7,8 +7,8 @@ import (
 )
 
 // An Event is a change of the node's life that a program may act on: one of
-// NeedsLogin, NeedsApproval, Starting, Running, KeyExpiring, ControlProblem and
-// Stopped.
+// NeedsLogin, NeedsApproval, Starting, Running, KeyExpiring, KeyExpired,
+// KeyExtended, KeyRenewed, Rejoined, ControlProblem and Stopped.
 type Event interface{ event() }
 
 // NeedsLogin says that a person must visit URL for the node to join. A renewed
@@ -25,12 +25,35 @@ type Starting struct{}
 // Running says that the node is on its tailnet.
 type Running struct{}
 
-// KeyExpiring says that the node key expires at At, which is less than a day
-// away. A login with the same key store renews it.
-type KeyExpiring struct{ At time.Time }
+// KeyExpiring says that the node key expires at At. It comes 14 days, one day and
+// one hour before that, each once; of those that are due at the start, only the
+// nearest. Node.Login renews the key, an administrator can extend its life.
+type KeyExpiring struct {
+	At   time.Time
+	Left time.Duration // until then, by the control server's clock
+}
 
-// ControlProblem says that the control server cannot be reached or refuses the
-// node. A node that runs goes on with the netmap it has.
+// KeyExpired says that the node key has expired: the node talks to nobody, and
+// connections stand still. With an auth key it is renewed at once; otherwise
+// NeedsLogin follows.
+type KeyExpired struct{ At time.Time } // At is zero when it was before the start
+
+// KeyExtended says that the node key lives until At, which is later than was
+// known before; the zero time means for ever. If it had expired, connections go
+// on.
+type KeyExtended struct{ At time.Time }
+
+// KeyRenewed says that a new node key has taken the place of the old one, and
+// lives until At; the zero time means for ever. Connections go on.
+type KeyRenewed struct{ At time.Time }
+
+// Rejoined says that the node has joined as another one than before: the control
+// server had removed it, or another person has logged in. Its addresses are
+// others, and connections from the old ones have ended.
+type Rejoined struct{}
+
+// ControlProblem says that the control server cannot be reached, refuses the node
+// or has removed it. A node that runs goes on with the netmap it has.
 type ControlProblem struct{ Err error }
 
 // Stopped is the last event: the node was closed, Err is nil, or has ended by
@@ -42,6 +65,10 @@ func (NeedsApproval) event()  {}
 func (Starting) event()       {}
 func (Running) event()        {}
 func (KeyExpiring) event()    {}
+func (KeyExpired) event()     {}
+func (KeyExtended) event()    {}
+func (KeyRenewed) event()     {}
+func (Rejoined) event()       {}
 func (ControlProblem) event() {}
 func (Stopped) event()        {}
 

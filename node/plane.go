@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
+	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/transport"
 	"github.com/seed94491740/tsnode/transport/derp"
@@ -18,6 +20,8 @@ import (
 // and the underlays below it. A renewed key makes a new one; netstack, and so
 // the program's connections, outlive that.
 type plane struct {
+	key    key.NodePublic
+	ended  atomic.Bool // its actors have stopped
 	data   *dataplane.Dataplane
 	socket *udp.Socket
 	relays *derp.Regions
@@ -26,7 +30,7 @@ type plane struct {
 
 // newPlane makes the parts of a plane and starts none.
 func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
-	p := new(plane)
+	p := &plane{key: private.Public()}
 	receiver := func() transport.Receiver { return p.data.NewReceiver() }
 	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Sockets: r.loops, Logger: r.log})
 	relays := derp.Config{
@@ -98,7 +102,8 @@ type relayState struct {
 	connected bool // to home
 }
 
-// planes is the actor that keeps one plane running, for the node key in force.
+// planes is the actor that keeps one plane running, for the node key in force,
+// while the node may talk to others.
 type planes struct{ *runtime }
 
 // String names the actor.
@@ -108,13 +113,15 @@ func (*planes) String() string { return "node.planes" }
 func (s *planes) Serve(ctx context.Context) error {
 	for {
 		private, changed := s.control.NodeKey.Load()
-		if private.IsZero() {
+		nm, netmapChanged := s.control.Netmap.Load()
+		if private.IsZero() || barred(nm, private.Public()) {
 			select {
 			case <-changed:
-				continue
+			case <-netmapChanged:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			continue
 		}
 		if err := s.serveOne(ctx, private, changed); err != nil {
 			return err
@@ -122,7 +129,15 @@ func (s *planes) Serve(ctx context.Context) error {
 	}
 }
 
-// serveOne runs the plane of one key until the key changes or ctx ends.
+// barred reports whether the server's last word is that a node with this key may
+// talk to nobody: its key has expired (control.md section 9.3), or it waits for
+// approval (CTL-27).
+func barred(nm *netmap.Netmap, k key.NodePublic) bool {
+	return nm != nil && nm.Self != nil && nm.Self.Key == k && (nm.Self.Expired || !nm.Self.Authorized)
+}
+
+// serveOne runs the plane of one key until the key changes, is barred, or ctx
+// ends.
 func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed <-chan struct{}) error {
 	p, err := newPlane(s.runtime, private)
 	if err != nil {
@@ -130,9 +145,15 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 	}
 	s.plane.Store(p)
 	tree := actor.NewTree(ctx, s.log)
+	defer s.relays.Store(relayState{})
+	defer p.ended.Store(true)
 	defer tree.Stop()
 	p.start(s.runtime, tree)
 	for {
+		nm, netmapChanged := s.control.Netmap.Load()
+		if barred(nm, p.key) {
+			return nil
+		}
 		st, relaysChanged := p.relays.Status().Load()
 		s.relays.Store(relayState{home: st.Home, connected: st.HomeConnected})
 		select {
@@ -140,6 +161,7 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 			return context.Cause(tree.Context())
 		case <-changed:
 			return nil
+		case <-netmapChanged:
 		case <-relaysChanged:
 		}
 	}

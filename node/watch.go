@@ -11,14 +11,9 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 )
 
-const (
-	// relayPatience is how long a node with a netmap waits for its home relay
-	// before it counts as running without one.
-	relayPatience = 5 * time.Second
-
-	// expiryWarning is how long before the node key expires KeyExpiring comes.
-	expiryWarning = 24 * time.Hour
-)
+// relayPatience is how long a node with a netmap waits for its home relay before
+// it counts as running without one.
+const relayPatience = 5 * time.Second
 
 // A lifeState is where the node is in its life; it changes as a whole.
 type lifeState struct {
@@ -39,8 +34,8 @@ func (*watcher) String() string { return "node.watcher" }
 type watch struct {
 	*runtime
 	netmap      *netmap.Netmap
-	since       time.Time // when the first netmap came
-	warned      time.Time // expiry that was warned of
+	since       time.Time // when the first netmap came that lets the node talk to others
+	life        keyLife
 	lastProblem string
 }
 
@@ -53,16 +48,19 @@ func (w *watcher) Serve(ctx context.Context) error {
 		status, statusChanged := w.control.Status.Load()
 		nm, netmapChanged := w.control.Netmap.Load()
 		relays, relaysChanged := w.relays.Load()
+		_, linkChanged := w.monitor.Link().Load() // after a sleep, too
 		now := time.Now()
 		st.onNetmap(ctx, nm, now)
+		st.onKey(status, now)
 		st.onStatus(status, relays, now)
-		timer.Reset(st.wait(status, now))
+		timer.Reset(st.wait(now))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-statusChanged:
 		case <-netmapChanged:
 		case <-relaysChanged:
+		case <-linkChanged:
 		case <-timer.C:
 		}
 	}
@@ -78,7 +76,10 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 		w.since = time.Time{}
 		return
 	}
-	if w.since.IsZero() {
+	switch {
+	case barred(nm, nm.Self.Key):
+		w.since = time.Time{}
+	case w.since.IsZero():
 		w.since = now
 	}
 	if w.stack != nil {
@@ -95,6 +96,14 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 	w.profile.identify(ctx, nm)
 }
 
+// onKey publishes the events of the node key's life, before those of the states
+// that they lead to.
+func (w *watch) onKey(status control.Status, now time.Time) {
+	for _, e := range w.life.observe(w.netmap, errors.Is(status.Err, control.ErrKeyExpired), now) {
+		w.events.publish(e)
+	}
+}
+
 // onStatus publishes the node's state and the events of its change.
 func (w *watch) onStatus(status control.Status, relays relayState, now time.Time) {
 	next := lifeState{state: w.stateOf(status, relays, now), authURL: status.AuthURL, problem: status.Err}
@@ -109,10 +118,10 @@ func (w *watch) onStatus(status control.Status, relays relayState, now time.Time
 	if next.state != old.state || next.authURL != old.authURL {
 		w.announce(next)
 	}
-	w.warn(status, now)
 }
 
-// stateOf is the node's state (control.md section 14.4).
+// stateOf is the node's state (control.md section 14.4). Once it runs it stays
+// running while the pipeline changes hands.
 func (w *watch) stateOf(status control.Status, relays relayState, now time.Time) State {
 	switch status.State {
 	case control.StateNeedsLogin, control.StateLoggedOut:
@@ -120,7 +129,8 @@ func (w *watch) stateOf(status control.Status, relays relayState, now time.Time)
 	case control.StateNeedsApproval:
 		return StateNeedsApproval
 	case control.StateRunning:
-		if w.since.IsZero() || !w.reachable(relays, now) || w.tableBehind() {
+		old := w.lifeState.Get().state
+		if w.since.IsZero() || old != StateRunning && (!w.reachable(relays, now) || w.tableBehind()) {
 			return StateStarting
 		}
 		return StateRunning
@@ -129,33 +139,33 @@ func (w *watch) stateOf(status control.Status, relays relayState, now time.Time)
 }
 
 // reachable reports whether peers can reach the node, or will not for a while.
-// Once it runs it stays running.
 func (w *watch) reachable(relays relayState, now time.Time) bool {
 	none := w.netmap.DERP == nil || len(w.netmap.DERP.Regions) == 0
-	return none || relays.connected || w.lifeState.Get().state == StateRunning || now.Sub(w.since) >= relayPatience
+	return none || relays.connected || now.Sub(w.since) >= relayPatience
 }
 
-// tableBehind reports whether the packet pipeline has not taken the first netmap
-// yet.
+// tableBehind reports whether the packet pipeline of the key in force has not
+// taken the first netmap yet.
 func (w *watch) tableBehind() bool {
 	p := w.plane.Load()
-	return p == nil || p.data.Applied().Get() == nil
+	return p == nil || p.ended.Load() || p.key != w.netmap.Self.Key || p.data.Applied().Get() == nil
 }
 
 // wait returns when to look again without a change.
-func (w *watch) wait(status control.Status, now time.Time) time.Duration {
-	switch {
-	case w.lifeState.Get().state == StateStarting && !w.since.IsZero():
+func (w *watch) wait(now time.Time) time.Duration {
+	if w.lifeState.Get().state == StateStarting && !w.since.IsZero() {
 		return 10 * time.Millisecond
-	case !status.KeyExpiry.IsZero() && status.KeyExpiry.Sub(now) > expiryWarning:
-		return min(status.KeyExpiry.Sub(now)-expiryWarning, time.Hour)
 	}
-	return time.Hour
+	return w.life.wait(w.netmap, now)
 }
 
-// report publishes a problem with control once, until it changes.
+// report publishes a problem with control once, until it changes. An expired key
+// has events of its own.
 func (w *watch) report(err error) {
 	text := ""
+	if errors.Is(err, control.ErrKeyExpired) {
+		err = nil
+	}
 	if err != nil {
 		text = err.Error()
 	}
@@ -190,14 +200,4 @@ func (w *watch) announce(s lifeState) {
 		w.log.Info("running", "name", w.netmap.Self.Name, "addresses", addresses(w.netmap))
 		w.events.publish(Running{})
 	}
-}
-
-// warn publishes KeyExpiring once for each expiry.
-func (w *watch) warn(status control.Status, now time.Time) {
-	at := status.KeyExpiry
-	if at.IsZero() || at.Equal(w.warned) || at.Sub(now) > expiryWarning {
-		return
-	}
-	w.warned = at
-	w.events.publish(KeyExpiring{At: at})
 }

@@ -13,6 +13,7 @@ var hints = []struct {
 	text string
 }{
 	{node.ErrBadAuthKey, "Make a new auth key in the admin console of the tailnet, or leave --auth-key out to log in with a browser."},
+	{node.ErrNodeDeleted, "An administrator has removed this node: start it again to join as a new one."},
 	{node.ErrWrongControl, "Check --login-server: it must be the URL of a control server, as in https://headscale.example.org."},
 	{node.ErrControlUnreachable, "Check --login-server and this machine's network: the control server does not answer."},
 	{node.ErrKeyExpired, "Log in again: run with a fresh --auth-key, or without one to log in with a browser."},

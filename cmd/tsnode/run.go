@@ -118,6 +118,14 @@ func report(ctx context.Context, n *node.Node, w io.Writer) error {
 			fmt.Fprintf(w, "tsnode: running as %s, %v %v\n", n.Status().Self.Name, ip4, ip6)
 		case node.KeyExpiring:
 			fmt.Fprintf(w, "tsnode: the node key expires at %v: log in again before that\n", e.At)
+		case node.KeyExpired:
+			fmt.Fprintln(w, "tsnode: the node key has expired")
+		case node.KeyExtended:
+			fmt.Fprintln(w, "tsnode: the node key has been extended")
+		case node.KeyRenewed:
+			fmt.Fprintln(w, "tsnode: the node key has been renewed")
+		case node.Rejoined:
+			fmt.Fprintln(w, "tsnode: joined as a new node: the tailnet had removed the old one")
 		case node.ControlProblem:
 			fmt.Fprintln(w, "tsnode:", e.Err)
 			if hint := hintFor(e.Err); hint != "" {
