@@ -139,10 +139,17 @@ func (r *Resolver) forwardOrHost(ctx context.Context, q *query, ways []Upstream)
 	defer cancel()
 	defer context.AfterFunc(r.ended, cancel)()
 	addrs, err := r.config.Network.LookupNetIP(ctx, network, q.name)
-	var missing *net.DNSError
-	if err != nil && !(errors.As(err, &missing) && missing.IsNotFound) {
+	if err != nil && !saysNone(err) {
 		r.count.failed.Add(1)
 		return q.fail(dnsmessage.RCodeServerFailure)
 	}
 	return q.addrs(addrs)
+}
+
+// saysNone reports whether package net's error says that there is no such name, or
+// that it has no address of the family.
+func saysNone(err error) bool {
+	var missing *net.DNSError
+	var unsuitable *net.AddrError // the other family has some, in /etc/hosts
+	return errors.As(err, &missing) && missing.IsNotFound || errors.As(err, &unsuitable)
 }
