@@ -3,7 +3,9 @@ package netstack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -20,8 +22,11 @@ type addresses struct {
 }
 
 // primaries are the addresses that dials start from, not valid where the stack
-// has none of the family.
-type primaries struct{ v4, v6 netip.Addr }
+// has none of the family, and all others.
+type primaries struct {
+	v4, v6 netip.Addr
+	all    []netip.Addr
+}
 
 func (p *primaries) of(family netip.Addr) *netip.Addr {
 	if family.Is4() {
@@ -40,10 +45,8 @@ func (as *addresses) primaryFor(a netip.Addr) netip.Addr {
 
 // has reports whether a is an own address.
 func (as *addresses) has(a netip.Addr) bool {
-	as.mu.Lock()
-	defer as.mu.Unlock()
-	_, ok := as.role[a]
-	return ok
+	p := as.primary.Load()
+	return p != nil && slices.Contains(p.all, a)
 }
 
 // set replaces the addresses. gVisor keeps an address that is removed alive for
@@ -76,6 +79,7 @@ func (as *addresses) set(gv *stack.Stack, addrs []netip.Addr) error {
 		}
 		as.role[a] = role
 	}
+	first.all = slices.Collect(maps.Keys(as.role))
 	as.primary.Store(&first)
 	return errors.Join(errs...)
 }

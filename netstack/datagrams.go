@@ -57,7 +57,7 @@ type datagram struct {
 
 // HandlePacket implements stack.TransportEndpoint, on a receive goroutine.
 func (d *datagrams) HandlePacket(id stack.TransportEndpointID, p *stack.PacketBuffer) {
-	if !validUDP(id, p) {
+	if !validUDP(id, p) || !d.conn.bound.local.IsValid() && !d.conn.stack.ours(id.LocalAddress) {
 		return
 	}
 	size := p.Size() + queueOverhead

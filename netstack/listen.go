@@ -113,7 +113,7 @@ func (l *Listener) accept() (*Conn, error) {
 		ep, wq, err := l.ep.Accept(&remote)
 		switch err.(type) {
 		case nil:
-			if !l.stack.budget.accepts() {
+			if l.strays(ep) || !l.stack.budget.accepts() {
 				ep.Abort()
 				continue
 			}
@@ -138,6 +138,13 @@ func (l *Listener) Notify(f func()) {
 	if l.ep.Readiness(waiter.ReadableEvents) != 0 {
 		f()
 	}
+}
+
+// strays reports whether a listener for all own addresses has taken a connection
+// to a host behind the node: gVisor gives it a SYN that meets TIME-WAIT.
+func (l *Listener) strays(ep tcpip.Endpoint) bool {
+	local, err := ep.GetLocalAddress()
+	return err == nil && l.addr.IP.IsUnspecified() && !l.stack.ours(local.Addr)
 }
 
 // Close ends Accept and resets the connections that wait for it; those accepted

@@ -16,7 +16,8 @@ type nic struct {
 	gsoMax     uint32
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 	windows    closedWindows
-	budget     *budget // nil without a limit
+	budget     *budget                    // nil without a limit
+	forward    atomic.Pointer[forwarding] // nil while nothing is forwarded
 }
 
 func newNIC(mtu int) *nic { return &nic{mtu: uint32(mtu), gsoMax: gsoMaxSize(mtu)} }

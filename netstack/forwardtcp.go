@@ -1,0 +1,82 @@
+package netstack
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/seed94491740/tsnode/packet"
+)
+
+// A Request is a connection that a peer wants to open with a host behind this
+// node. It waits for its answer until it is accepted, or the function that serves
+// it returns. Its SYN may come again meanwhile; there is one Request all the same
+// (SVC-50).
+type Request struct {
+	From netip.AddrPort // the peer
+	To   netip.AddrPort // the host
+
+	stack *Stack
+	once  sync.Once
+	syn   *tcp.ForwarderRequest
+	count *forwardCounters
+}
+
+// request begins to serve a SYN, on a goroutine of gVisor's. One too many is
+// answered with a reset (SVC-50).
+func (w *forwarding) request(syn *tcp.ForwarderRequest) {
+	id := syn.ID()
+	from := addrPort(tcpip.FullAddress{Addr: id.RemoteAddress, Port: id.RemotePort})
+	to := addrPort(tcpip.FullAddress{Addr: id.LocalAddress, Port: id.LocalPort})
+	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.count}
+	fl := &forwarded{kind: forwardTCP, proto: packet.TCP, from: from, to: to}
+	serve := func(ctx context.Context) {
+		defer r.refuse()
+		w.config.TCP(ctx, r)
+	}
+	if err := w.begin(fl, serve); err != nil {
+		r.complete(true)
+	}
+}
+
+// Accept completes the handshake, which takes as long as the peer's last segment
+// of it. It is called once at most. The connection is a *Conn, which probes its
+// peer when it is idle, as the host behind cannot know that the peer has gone.
+func (r *Request) Accept() (net.Conn, error) {
+	if !r.stack.budget.accepts() {
+		r.complete(true)
+		return nil, opError("accept", "tcp", nil, net.TCPAddrFromAddrPort(r.From), syscall.ENOBUFS)
+	}
+	var wq waiter.Queue
+	ep, err := r.syn.CreateEndpoint(&wq)
+	r.complete(err != nil)
+	if err != nil {
+		return nil, opError("accept", "tcp", nil, net.TCPAddrFromAddrPort(r.From), errorOf(err))
+	}
+	r.count.tcp.Add(1)
+	ep.SocketOptions().SetKeepAlive(true)
+	c := newConn(r.stack, ep, &wq, r.From)
+	return c, nil
+}
+
+// refuse resets what has not been accepted.
+func (r *Request) refuse() {
+	if r.complete(true) {
+		r.count.failed.Add(1)
+	}
+}
+
+// complete ends the request and reports whether it was under way.
+func (r *Request) complete(reset bool) (first bool) {
+	r.once.Do(func() {
+		first = true
+		r.syn.Complete(reset)
+	})
+	return first
+}
