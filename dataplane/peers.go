@@ -226,6 +226,7 @@ func (b *tableBuilder) route() {
 func sameRouting(a, b *table) bool {
 	p, q := a.policy, b.policy
 	return p.AcceptRoutes == q.AcceptRoutes && p.ExitNode == q.ExitNode && p.NoIPv4 == q.NoIPv4 &&
+		slices.Equal(p.AcceptWithin, q.AcceptWithin) && slices.Equal(p.AcceptFrom, q.AcceptFrom) &&
 		slices.Equal(selfAddresses(a.netmap), selfAddresses(b.netmap))
 }
 

@@ -12,10 +12,12 @@ import (
 // a change is a new Policy. The zero Policy is a node that takes no subnet
 // routes, uses no exit node and offers nothing of its own.
 type Policy struct {
-	AcceptRoutes bool            // use subnet routes of peers (SVC-40, SVC-45)
-	ExitNode     netmap.StableID // peer that Internet traffic goes through; empty = none (SVC-43)
-	NoIPv4       bool            // the server has disabled IPv4 for us (SVC-40)
-	ShieldsUp    bool            // let nobody begin a flow with us (SVC-27)
+	AcceptRoutes bool              // use subnet routes of peers (SVC-40, SVC-45)
+	AcceptWithin []netip.Prefix    // only those in these networks,
+	AcceptFrom   []netmap.StableID // and those of these peers; both empty: all
+	ExitNode     netmap.StableID   // peer that Internet traffic goes through; empty = none (SVC-43)
+	NoIPv4       bool              // the server has disabled IPv4 for us (SVC-40)
+	ShieldsUp    bool              // let nobody begin a flow with us (SVC-27)
 
 	PeerAPI4, PeerAPI6 uint16 // ports of our peerAPI, 0 = none (SVC-30)
 
@@ -38,7 +40,16 @@ func (pol *Policy) contributes(p *netmap.Peer, prefix netip.Prefix, self *netmap
 	case prefix.Bits() == 0:
 		return pol.ExitNode != "" && p.StableID == pol.ExitNode
 	}
-	return pol.AcceptRoutes
+	return pol.AcceptRoutes && pol.chosen(p, prefix)
+}
+
+// chosen reports whether a subnet route is one of those to be used.
+func (pol *Policy) chosen(p *netmap.Peer, prefix netip.Prefix) bool {
+	if len(pol.AcceptWithin) == 0 && len(pol.AcceptFrom) == 0 {
+		return true
+	}
+	within := func(n netip.Prefix) bool { return n.Bits() <= prefix.Bits() && n.Contains(prefix.Addr()) }
+	return slices.ContainsFunc(pol.AcceptWithin, within) || slices.Contains(pol.AcceptFrom, p.StableID)
 }
 
 // admits reports whether a peer may have a tunnel with us at all: it can be
