@@ -19,8 +19,8 @@ type Network interface {
 	// "udp6" (IPv6 only). Port 0 lets the system choose.
 	ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error)
 
-	// Dial connects as net.Dialer.DialContext does: networks tcp, tcp4, tcp6 and
-	// unix.
+	// Dial connects as net.Dialer.DialContext does: networks tcp, udp, each with 4
+	// or 6 behind it for one family, and unix.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Listen listens as net.ListenConfig.Listen does.

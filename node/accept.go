@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
+	"github.com/seed94491740/tsnode/packet"
 )
 
 // A listener accepts connections of netstack and notes whose they are.
@@ -50,7 +51,7 @@ func (r *runtime) admit(c *acceptedConn) bool {
 		return true
 	}
 	from, to := addrPortOf(c.RemoteAddr()), addrPortOf(c.LocalAddr())
-	if r.denies(p.data, from, to) {
+	if r.denies(p.data, packet.TCP, from, to) {
 		return false
 	}
 	c.users, c.caps = nm.Users, p.data.Caps(from.Addr(), to.Addr())

@@ -32,7 +32,6 @@ type settings struct {
 	controlURL string
 	authKey    string
 	ephemeral  bool
-	ignoreDNS  bool
 	tags       []string
 	port       uint16
 	network    host.Network
@@ -44,6 +43,8 @@ type settings struct {
 	loops      int  // outbound loops, and UDP sockets of a family
 	seams      seams
 
+	preferences Preferences // at the start
+
 	memoryLimit int64 // bytes; 0 = none
 	buffers     int64 // bytes of it for sockets
 	held        int64 // bytes of it for packets that wait for those they have overtaken; 0 = as many as without
@@ -52,7 +53,7 @@ type settings struct {
 // settings checks the configuration, fills in defaults and opens the store.
 func (n *Node) settings() (s settings, err error) {
 	s = settings{
-		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, ignoreDNS: n.IgnoreDNS, tags: n.AdvertiseTags, port: n.Port,
+		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
 		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}
@@ -69,6 +70,10 @@ func (n *Node) settings() (s settings, err error) {
 		return s, err
 	}
 	if s.hostname, err = hostname(n.Hostname); err != nil {
+		return s, err
+	}
+	s.preferences = n.preferences()
+	if err := s.preferences.check(); err != nil {
 		return s, err
 	}
 	for _, t := range s.tags {

@@ -37,20 +37,18 @@ const (
 // full or its first label alone, or an IP address. It starts the node if
 // necessary and waits within ctx until it runs. Errors are *DialError.
 //
+// What lies beyond the tailnet is reached by Node.AcceptRoutes and Node.ExitNode,
+// and by Node.DialMode through the host's network.
+//
 // A UDP connection is made at once; whether the peer answers shows in its use.
 func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := dial{node: n, fail: DialError{Network: network, Address: address}}
-	c, err := d.do(ctx)
-	if err != nil {
-		d.fail.Err = err
-		return nil, &d.fail
-	}
-	return c, nil
+	return n.DialBy(ctx, n.DialMode, network, address)
 }
 
-// A dial is one call of Dial; fail gathers what its error would tell.
+// A dial is one call of DialBy; fail gathers what its error would tell.
 type dial struct {
 	node   *Node
+	mode   DialMode
 	nm     *netmap.Netmap
 	proto  packet.Proto
 	family string // "", "4" or "6"
@@ -71,6 +69,9 @@ func (d *dial) do(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	if d.nm, err = d.node.awaitRunning(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.check(); err != nil {
 		return nil, err
 	}
 	addrs, err := d.node.resolve(ctx, d.nm, host, d.family)
@@ -101,13 +102,17 @@ func (d *dial) parseNetwork() error {
 func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrNoAnswer)
 	defer cancel()
+	if lan := d.by(wayLAN, addrs); len(lan) > 0 && d.mode == DialTailnetElseHost {
+		return d.throughHost(ctx, lan, port)
+	}
 	var to []netip.AddrPort
 	for _, a := range d.awaitRoute(ctx, addrs) {
-		to = append(to, netip.AddrPortFrom(a, port))
+		if d.node.run.wayTo(a) != wayBlocked {
+			to = append(to, netip.AddrPortFrom(a, port))
+		}
 	}
 	if len(to) == 0 {
-		d.fail.Addr = addrs[0]
-		return nil, ErrNoRoute
+		return d.unroutable(ctx, addrs, port)
 	}
 	if dns.IsService(to[0].Addr()) {
 		if err := d.openService(ctx, port); err != nil {
@@ -136,7 +141,7 @@ func (d *dial) openService(ctx context.Context, port uint16) error {
 
 // awaitRoute returns the addresses that belong to a node. It waits a moment for
 // one of a node that the netmap knows, but not yet how to reach: such as one
-// that has only just joined.
+// that has only just joined, or the exit node that is wanted.
 func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr {
 	var patience <-chan time.Time // from the first wait on: most dials have none
 	for {
@@ -186,6 +191,9 @@ func (d *dial) reachable(a netip.Addr) bool {
 // known reports whether a belongs to a node, whether or not it can be reached.
 func (d *dial) known(a netip.Addr) bool {
 	if _, ok := d.node.run.peerFor(a); ok {
+		return true
+	}
+	if d.node.run.wayTo(a) == wayBlocked {
 		return true
 	}
 	_, ok := d.nm.PeerByAddr(a)

@@ -6,14 +6,13 @@ import (
 	"net/netip"
 
 	"github.com/seed94491740/tsnode/dns"
-	"github.com/seed94491740/tsnode/internal/actor"
 )
 
 // newNames makes the node's DNS.
 func (r *runtime) newNames() *dns.Resolver {
 	return dns.New(dns.Config{
 		Netmap:      r.control.Netmap,
-		Preferences: actor.NewCell(dns.Preferences{AcceptDNS: !r.ignoreDNS}),
+		Preferences: r.dnsPrefs,
 		Network:     r.network,
 		InTunnel:    r.inTunnel,
 		Tunnel:      r.dialTunnel,
@@ -24,17 +23,12 @@ func (r *runtime) newNames() *dns.Resolver {
 	})
 }
 
-// inTunnel reports whether packets to an address go to a peer, or to ourselves.
+// inTunnel reports whether packets to an address go to a peer, or to ourselves. If
+// they shall go through an exit node and there is none, they go nowhere else
+// (SVC-43).
 func (r *runtime) inTunnel(a netip.Addr) bool {
-	if nm := r.netmap(); nm != nil && nm.Self.HasAddr(a) {
-		return true
-	}
-	p := r.plane.Load()
-	if p == nil {
-		return false
-	}
-	_, ok := p.data.Owner(a)
-	return ok
+	w := r.wayTo(a)
+	return w == wayTunnel || w == wayBlocked
 }
 
 // dialTunnel connects to an address behind the tunnel; network is tcp or udp.

@@ -23,7 +23,8 @@
 //	environment TS_AUTHKEY etc.    not read; set AuthKey
 //	Up returns *ipnstate.Status    Up returns *Status
 //	LocalClient: *local.Client     LocalClient: *LocalClient with WhoIs and Status
-//	Dial of other addresses        ErrNoRoute instead of going out through the host's network
+//	Dial of other addresses        the same with DialMode: DialTailnetElseHost; else ErrNoRoute
+//	preferences by LocalClient     fields AcceptRoutes, ExitNode, AdvertiseRoutes, …, and EditPreferences
 //	ListenPacket: one address      also ":port" on all own addresses, both families
 //	logs to the vendor             nothing is sent anywhere but to ControlURL and its relays
 //
@@ -40,6 +41,7 @@
 //	node removed from the tailnet    event Stopped{ErrNodeDeleted}; Dial: the same  within 1 s
 //	name not known                   Dial: ErrNameNotFound                 at once
 //	address of no node               Dial: ErrNoRoute                      at once
+//	exit node not there              Dial: ErrNoExitNode; Status.Health    2 s
 //	nothing listens at the peer      Dial: ErrRefused                      one round trip
 //	policy denies, peer says so      Dial: ErrRejected                     one round trip
 //	policy denies, peer is silent    Dial: ErrNoAnswer, *DialError tells   30 s, or the context

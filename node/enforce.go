@@ -19,22 +19,28 @@ func (r *runtime) enforce(d *dataplane.Dataplane) {
 		return
 	}
 	for _, f := range r.stack.Flows() {
-		if !f.Dialed && r.denies(d, f.Remote, f.Local) {
+		if !f.Dialed && r.denies(d, packet.TCP, f.Remote, f.Local) {
 			r.log.Info("connection ended: the policy no longer permits it", "from", f.Remote, "to", f.Local)
 			f.Abort()
 		}
 	}
+	if r.forwarder != nil {
+		r.forwarder.End(func(proto packet.Proto, from, to netip.AddrPort) bool { return r.denies(d, proto, from, to) })
+	}
 }
 
-// denies reports whether a peer may not open a connection. What is only out of
+// denies reports whether a peer may not begin a flow. What is only out of
 // reach for now is not denied: a peer whose key has expired keeps its connections
 // until it has renewed it.
-func (r *runtime) denies(d *dataplane.Dataplane, from, to netip.AddrPort) bool {
+func (r *runtime) denies(d *dataplane.Dataplane, proto packet.Proto, from, to netip.AddrPort) bool {
 	nm := r.netmap()
 	if nm == nil || nm.Self.HasAddr(from.Addr()) { // a node may talk to itself
 		return false
 	}
-	e, err := d.Explain(dataplane.Question{Inbound: true, Proto: packet.TCP, Src: from, Dst: to})
+	if proto != packet.TCP {
+		from = netip.AddrPortFrom(from.Addr(), 0) // not one of the flows that pass as known; no rule looks at it
+	}
+	e, err := d.Explain(dataplane.Question{Inbound: true, Proto: proto, Src: from, Dst: to})
 	if err != nil {
 		return false
 	}

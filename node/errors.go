@@ -30,6 +30,10 @@ var (
 	// ErrNoRoute says that no peer owns the address.
 	ErrNoRoute = errors.New("no route: the address belongs to no node of the tailnet")
 
+	// ErrNoExitNode says that an address is to be reached through an exit node, and
+	// none is in use; why is in the text.
+	ErrNoExitNode = errors.New("no exit node is in use")
+
 	// ErrUnknownAddress says that WhoIs finds no node with that address or key.
 	ErrUnknownAddress = errors.New("no node of the tailnet has this address or key")
 

@@ -55,6 +55,38 @@ type Node struct {
 	// use. Names of nodes and extra records resolve all the same (SVC-67).
 	IgnoreDNS bool
 
+	// AcceptRoutes takes the routes to networks behind other nodes, which the
+	// tailnet has approved (SVC-40). AcceptRoutesFrom leaves all out but those in the
+	// networks that it lists, as 10.0.0.0/8, and those of the nodes that it lists, by
+	// name, IP address or ID.
+	AcceptRoutes     bool
+	AcceptRoutesFrom []string
+
+	// ExitNode is the node that traffic to the Internet goes through, by name, IP
+	// address or ID, or "auto" for one that is online and near. Without the node
+	// such traffic fails; it never goes another way (SVC-43). DNS goes through it,
+	// too.
+	ExitNode string
+
+	// ExitNodeAllowLANAccess has Dial reach the networks that the host is in past the
+	// exit node, with DialTailnetElseHost.
+	ExitNodeAllowLANAccess bool
+
+	// AdvertiseRoutes are networks that this node offers to route to, from the host's
+	// own network, for TCP, UDP and ICMP echo. The tailnet must approve them. Via
+	// makes one of 4via6.
+	AdvertiseRoutes []netip.Prefix
+
+	// AdvertiseExitNode offers to route to the Internet.
+	AdvertiseExitNode bool
+
+	// ShieldsUp lets nobody begin a flow with this node (SVC-27).
+	ShieldsUp bool
+
+	// DialMode says what Dial does with addresses to which the tailnet has no route.
+	// Default: it refuses them.
+	DialMode DialMode
+
 	// Logger takes the node's log. Info is what an operator acts on. Default:
 	// Logf, else none.
 	Logger *slog.Logger

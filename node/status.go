@@ -40,6 +40,7 @@ type Status struct {
 	Tailnet      string       `json:",omitempty"` // display name of the tailnet
 	MagicDNS     string       `json:",omitempty"` // DNS suffix of the tailnet, without dots at its ends
 	HomeRelay    string       `json:",omitempty"` // code of our home DERP region
+	ExitNode     string       `json:",omitempty"` // name of the exit node in use
 	Health       []string     `json:",omitempty"` // problems to act on
 	Memory       MemoryStatus `json:",omitzero"`  // with Node.MemoryLimit
 	Peers        []PeerStatus
@@ -123,6 +124,7 @@ func (n *Node) Status() *Status {
 	s.Self, s.TailscaleIPs = &self, self.TailscaleIPs
 	s.Tailnet, s.MagicDNS = nm.Domain, nm.MagicDNSSuffix()
 	s.HomeRelay = regionCode(nm, r.home.Get())
+	s.ExitNode = r.exit.Get().name
 	s.Health = health(nm, r)
 	for _, p := range nm.Peers {
 		s.Peers = append(s.Peers, n.peerStatus(nm, p))
@@ -136,6 +138,7 @@ func health(nm *netmap.Netmap, r *runtime) []string {
 	if nm.LockEnabled {
 		problems = append(problems, "tailnet lock is enabled, and this version cannot verify its signatures: it talks to no peer")
 	}
+	problems = append(problems, r.routeProblems(nm)...)
 	if nm.DERP != nil && len(nm.DERP.Regions) > 0 && !r.relays.Get().connected {
 		problems = append(problems, "not connected to a relay: peers may not reach this node")
 	}

@@ -31,6 +31,7 @@ const (
 //	node ─┬─ control.Client    session, stream, report
 //	      ├─ host.Monitor      interfaces, default route, sleep
 //	      ├─ node.watcher      state and events from status and netmap
+//	      ├─ netstack.Forwarder what is for networks behind the node; not before there are some
 //	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
 //	      ├─ peerapi.Server    the service for peers; not before one connects
 //	      └─ node.planes       one plane for each node key, see plane.go
@@ -45,6 +46,7 @@ type runtime struct {
 	names   *dns.Resolver
 	peerAPI *peerapi.Server
 	self    *selfInfo
+	*routing
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil in tests that need none
 
@@ -87,12 +89,14 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
 	r.resort = newLastResort(&s, r.derpMap)
-	r.self = newSelfInfo(r.hostinfo())
+	r.self, r.routing = newSelfInfo(r.hostinfo()), newRouting(s.preferences)
+	(&router{r}).follow(s.preferences, nil, monitor.Link().Get())
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
 	if err := r.openOverlay(); err != nil {
 		return nil, err
 	}
+	r.forwarder = r.newForwarder()
 	r.control, err = control.New(control.Config{
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log, Resolve: r.resort.resolve,
 		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),

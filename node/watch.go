@@ -48,9 +48,11 @@ func (w *watcher) Serve(ctx context.Context) error {
 		status, statusChanged := w.control.Status.Load()
 		nm, netmapChanged := w.control.Netmap.Load()
 		relays, relaysChanged := w.relays.Load()
-		_, linkChanged := w.monitor.Link().Load() // after a sleep, too
+		link, linkChanged := w.monitor.Link().Load() // after a sleep, too
+		prefs, prefsChanged := w.prefs.cell.Load()
 		now := time.Now()
 		st.onNetmap(ctx, nm, now)
+		(&router{w.runtime}).follow(prefs, nm, link)
 		st.onKey(status, now)
 		st.onStatus(status, relays, now)
 		timer.Reset(st.wait(now))
@@ -61,6 +63,7 @@ func (w *watcher) Serve(ctx context.Context) error {
 		case <-netmapChanged:
 		case <-relaysChanged:
 		case <-linkChanged:
+		case <-prefsChanged:
 		case <-timer.C:
 		}
 	}

@@ -1,0 +1,100 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/packet"
+)
+
+// A DialMode says what Dial does with addresses to which the tailnet has no route
+// (SVC-44).
+type DialMode uint8
+
+// Modes of Dial. The routes of the tailnet are its nodes, and what is behind them
+// by Node.AcceptRoutes and Node.ExitNode.
+const (
+	DialTailnet         DialMode = iota // refuse them: ErrNoRoute
+	DialTailnetElseHost                 // go through the host's network, as tsnet does
+	DialViaExitNode                     // have an exit node in use, or fail: ErrNoExitNode
+)
+
+// DialBy is Dial with a mode of its own in place of Node.DialMode.
+func (n *Node) DialBy(ctx context.Context, mode DialMode, network, address string) (net.Conn, error) {
+	d := dial{node: n, mode: mode, fail: DialError{Network: network, Address: address}}
+	c, err := d.do(ctx)
+	if err != nil {
+		d.fail.Err = err
+		return nil, &d.fail
+	}
+	return c, nil
+}
+
+// check returns an error when the mode needs an exit node and there is none.
+func (d *dial) check() error {
+	if d.mode != DialViaExitNode {
+		return nil
+	}
+	switch exit := d.node.run.exit.Get(); {
+	case !exit.wanted:
+		return fmt.Errorf("%w: set Node.ExitNode", ErrNoExitNode)
+	case exit.id == "":
+		return d.node.run.noExitNode()
+	}
+	return nil
+}
+
+// noExitNode says why the exit node that is wanted is not in use.
+func (r *runtime) noExitNode() error {
+	return fmt.Errorf("%w: %s", ErrNoExitNode, r.exit.Get().problem)
+}
+
+// by returns the addresses that packets leave to in one way.
+func (d *dial) by(w way, addrs []netip.Addr) (some []netip.Addr) {
+	for _, a := range addrs {
+		if d.node.run.wayTo(a) == w {
+			some = append(some, a)
+		}
+	}
+	return some
+}
+
+// unroutable connects to addresses to which the tailnet has no route: not at all,
+// or through the host's network.
+func (d *dial) unroutable(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	d.fail.Addr = addrs[0]
+	if len(d.by(wayBlocked, addrs)) > 0 {
+		return nil, d.node.run.noExitNode()
+	}
+	if d.mode == DialTailnetElseHost {
+		return d.throughHost(ctx, d.by(wayNone, addrs), port)
+	}
+	return nil, ErrNoRoute
+}
+
+// throughHost connects through the host's network, which never leads to a node.
+func (d *dial) throughHost(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	var to []netip.AddrPort
+	for _, a := range addrs {
+		if !d.node.run.isTailnets(a) {
+			to = append(to, netip.AddrPortFrom(a, port))
+		}
+	}
+	if len(to) == 0 {
+		return nil, ErrNoRoute
+	}
+	try := func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		return d.node.run.network.Dial(ctx, d.fail.Network, to.String())
+	}
+	if d.proto == packet.UDP {
+		to = to[:1] // SVC-80
+	}
+	c, err := race(ctx, to, try)
+	if err != nil && errors.Is(context.Cause(ctx), ErrNoAnswer) {
+		return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	}
+	return c, err
+}

@@ -1,0 +1,218 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/dns"
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/netstack"
+)
+
+// Preferences are what of a Node's configuration may change while it runs. A node
+// begins with what its fields of the same names say, and these say what each
+// means.
+type Preferences struct {
+	AcceptRoutes           bool
+	AcceptRoutesFrom       []string
+	ExitNode               string
+	ExitNodeAllowLANAccess bool
+	AdvertiseRoutes        []netip.Prefix
+	AdvertiseExitNode      bool
+	ShieldsUp              bool
+	IgnoreDNS              bool
+}
+
+// preferences returns those that the node begins with.
+func (n *Node) preferences() Preferences {
+	return Preferences{
+		AcceptRoutes: n.AcceptRoutes, AcceptRoutesFrom: n.AcceptRoutesFrom,
+		ExitNode: n.ExitNode, ExitNodeAllowLANAccess: n.ExitNodeAllowLANAccess,
+		AdvertiseRoutes: n.AdvertiseRoutes, AdvertiseExitNode: n.AdvertiseExitNode,
+		ShieldsUp: n.ShieldsUp, IgnoreDNS: n.IgnoreDNS,
+	}.clone()
+}
+
+func (p Preferences) clone() Preferences {
+	p.AcceptRoutesFrom, p.AdvertiseRoutes = slices.Clone(p.AcceptRoutesFrom), slices.Clone(p.AdvertiseRoutes)
+	return p
+}
+
+// check returns why the preferences make no sense.
+func (p *Preferences) check() error {
+	switch {
+	case len(p.AcceptRoutesFrom) > 0 && !p.AcceptRoutes:
+		return errors.New("AcceptRoutesFrom chooses among routes that AcceptRoutes does not accept: set it, too")
+	case p.ExitNode != "" && p.AdvertiseExitNode:
+		return errors.New("a node cannot be an exit node and use one at the same time: set one of ExitNode and AdvertiseExitNode")
+	}
+	for _, r := range p.AdvertiseRoutes {
+		if err := checkAdvertised(r); err != nil {
+			return fmt.Errorf("AdvertiseRoutes: %w", err)
+		}
+	}
+	return nil
+}
+
+// Preferences returns those in force.
+func (n *Node) Preferences() Preferences {
+	n.life.Lock()
+	r := n.run
+	n.life.Unlock()
+	if r == nil {
+		return n.preferences()
+	}
+	return r.prefs.cell.Get().clone()
+}
+
+// EditPreferences changes preferences of the node, which it starts if necessary;
+// they are in force within milliseconds. Those that make no sense are refused, and
+// nothing changes. They last until the node closes.
+func (n *Node) EditPreferences(edit func(*Preferences)) error {
+	if err := n.Start(); err != nil {
+		return err
+	}
+	if err := n.run.prefs.edit(edit); err != nil {
+		return fmt.Errorf("preferences: %w", err)
+	}
+	return nil
+}
+
+// A prefsCell holds the preferences in force.
+type prefsCell struct {
+	mu   sync.Mutex // held while they are edited
+	cell *actor.Cell[Preferences]
+}
+
+func (c *prefsCell) edit(edit func(*Preferences)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := c.cell.Get().clone()
+	edit(&next)
+	if err := next.check(); err != nil {
+		return err
+	}
+	c.cell.Store(next.clone())
+	return nil
+}
+
+// A routing is what the node does with routes, for all parts to see.
+type routing struct {
+	prefs    prefsCell
+	exit     *actor.Cell[exitState]
+	dnsPrefs *actor.Cell[dns.Preferences]
+
+	behind    *actor.Cell[[]netip.Prefix] // networks that are forwarded to
+	forwarder *netstack.Forwarder         // nil in tests without netstack
+	forwards  sync.Once                   // starts it
+	behalf    behalf
+}
+
+func newRouting(p Preferences) *routing {
+	return &routing{
+		prefs: prefsCell{cell: actor.NewCell(p)}, exit: actor.NewCell(exitState{}),
+		dnsPrefs: actor.NewCell(dns.Preferences{AcceptDNS: !p.IgnoreDNS}),
+		behind:   actor.NewCell[[]netip.Prefix](nil),
+	}
+}
+
+// A router tells the parts of the node what to do with routes, by preferences,
+// netmap and the host's network. The watcher is its only user.
+type router struct{ *runtime }
+
+// follow applies preferences to a netmap, nil before the first.
+func (r *router) follow(p Preferences, nm *netmap.Netmap, link host.Link) {
+	exit := r.chooseExit(&p, nm)
+	if old := r.exit.Get(); exit != old {
+		r.exit.Store(exit)
+		r.log.Info("exit node", "wanted", p.ExitNode, "in use", exit.name, "problem", exit.problem)
+	}
+	advertised := p.advertised()
+	behind := approved(advertised, nm)
+	r.self.describe(func(h *control.Hostinfo) {
+		h.RoutableIPs, h.ExitNodeID, h.ShieldsUp = advertised, exit.id, p.ShieldsUp
+	})
+	within, from := choices(p.AcceptRoutesFrom, nm)
+	r.self.decide(func(d *dataplane.Policy) {
+		d.AcceptRoutes, d.AcceptWithin, d.AcceptFrom = p.AcceptRoutes, within, from
+		d.ExitNode, d.ShieldsUp = exit.id, p.ShieldsUp
+		d.NoIPv4 = nm != nil && nm.Self != nil && nm.Self.CapMap.Has(attrNoIPv4)
+		d.Advertised, d.Host = behind, onLink(link)
+	})
+	if names := (dns.Preferences{AcceptDNS: !p.IgnoreDNS, ExitNode: exit.id}); names != r.dnsPrefs.Get() {
+		r.dnsPrefs.Store(names)
+	}
+	r.forward(behind)
+}
+
+// attrNoIPv4 is the attribute of nodes that shall use no IPv4 (SVC-40).
+const attrNoIPv4 = "disable-ipv4"
+
+// choices splits the texts of AcceptRoutesFrom into networks and nodes. A node
+// that the netmap does not know, or not yet, has no routes to accept; one must
+// remain, or all would be accepted.
+func choices(texts []string, nm *netmap.Netmap) (within []netip.Prefix, from []netmap.StableID) {
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			within = append(within, p.Masked())
+			continue
+		}
+		id := netmap.StableID(text)
+		if nm != nil && nm.Self != nil {
+			if p := lookupPeer(nm, text); p != nil {
+				id = p.StableID
+			}
+		}
+		from = append(from, id)
+	}
+	return within, from
+}
+
+// onLink returns the host's addresses with the prefix length of their networks,
+// without those of loopback and tunnels.
+func onLink(link host.Link) (networks []netip.Prefix) {
+	for _, i := range link.Interfaces {
+		if i.Loopback {
+			continue
+		}
+		for _, p := range i.Addrs {
+			if a := p.Addr(); !a.IsLinkLocalUnicast() && a.Zone() == "" {
+				networks = append(networks, p)
+			}
+		}
+	}
+	return networks
+}
+
+// routeProblems lists what an operator should know of exit node and routes.
+func (r *runtime) routeProblems(nm *netmap.Netmap) (problems []string) {
+	if exit := r.exit.Get(); exit.wanted && exit.id == "" {
+		problems = append(problems, "exit node: "+exit.problem+"; traffic to the Internet fails")
+	}
+	prefs := r.prefs.cell.Get()
+	for _, route := range prefs.advertised() {
+		if !slices.Contains(nm.Self.AllowedIPs, route) {
+			problems = append(problems, fmt.Sprintf("the tailnet does not use the route to %v through this node: an administrator must approve it, or another node has it", route))
+		}
+	}
+	return problems
+}
+
+// forward has the networks behind the node forwarded to. The forwarder is there
+// from the first of them on.
+func (r *runtime) forward(behind []netip.Prefix) {
+	if !reflect.DeepEqual(behind, r.behind.Get()) {
+		r.behind.Store(behind)
+	}
+	if len(behind) > 0 && r.forwarder != nil && r.supervisor != nil {
+		r.forwards.Do(func() { r.supervisor.Go(r.supervised(r.forwarder)) })
+	}
+}

@@ -1,0 +1,184 @@
+package node
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/seed94491740/tsnode/dns"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/packetfilter"
+)
+
+// autoExitNode is the exit node that stands for any; with autoExitAny it means the
+// same (SVC-43).
+const autoExitNode, autoExitAny = "auto", "auto:any"
+
+// attrSuggestExit is on peers that the server suggests as exit nodes.
+const attrSuggestExit = "suggest-exit-node"
+
+// An exitState is the exit node in use.
+type exitState struct {
+	wanted   bool            // one is configured: Internet traffic takes it or fails (SVC-43)
+	allowLAN bool            // but for the networks that the host is in
+	id       netmap.StableID // in use; empty while there is none
+	name     string          // of it
+	problem  string          // why there is none though wanted
+}
+
+// chooseExit finds the exit node that is wanted. An automatic one stays as long as
+// it is online (SVC-43).
+func (r *router) chooseExit(p *Preferences, nm *netmap.Netmap) exitState {
+	s := exitState{wanted: p.ExitNode != "", allowLAN: p.ExitNodeAllowLANAccess}
+	if !s.wanted {
+		return exitState{}
+	}
+	if nm == nil || nm.Self == nil {
+		s.problem = "there is no network map yet"
+		return s
+	}
+	var exit *netmap.Peer
+	if p.ExitNode == autoExitNode || p.ExitNode == autoExitAny {
+		if exit = r.suggest(nm); exit == nil {
+			s.problem = "no node of the tailnet offers to be one"
+		}
+	} else if exit = lookupPeer(nm, p.ExitNode); exit == nil || exit == nm.Self {
+		exit, s.problem = nil, fmt.Sprintf("no other node of the tailnet is %q", p.ExitNode)
+	}
+	switch {
+	case exit == nil:
+		return s
+	case !offersExit(exit):
+		s.problem = trimDot(exit.Name) + " does not offer to be one, or is not approved as one"
+		return s
+	case !exit.Routable():
+		s.problem = trimDot(exit.Name) + " cannot be reached, or its key has expired"
+		return s
+	}
+	s.id, s.name = exit.StableID, trimDot(exit.Name)
+	return s
+}
+
+// offersExit reports whether Internet traffic may go through a peer.
+func offersExit(p *netmap.Peer) bool {
+	return slices.ContainsFunc(p.AllowedIPs, func(r netip.Prefix) bool { return r.Bits() == 0 })
+}
+
+// suggest chooses an exit node: of those online, or of all if none is, of those
+// that the server suggests, or of all if it suggests none, the one in use, else
+// the one whose home relay is the nearest. nil when no node offers to be one.
+func (r *router) suggest(nm *netmap.Netmap) *netmap.Peer {
+	var all []*netmap.Peer
+	for _, p := range nm.Peers {
+		if offersExit(p) && p.Routable() {
+			all = append(all, p)
+		}
+	}
+	all = prefer(all, func(p *netmap.Peer) bool { return p.Online != netmap.OnlineNo })
+	all = prefer(all, func(p *netmap.Peer) bool { return p.CapMap.Has(attrSuggestExit) })
+	all = prefer(all, func(p *netmap.Peer) bool { return p.StableID == r.exit.Get().id })
+	if len(all) == 0 {
+		return nil
+	}
+	latency := r.regionLatency()
+	distance := func(p *netmap.Peer) float64 {
+		if d, ok := latency[p.HomeDERP]; ok {
+			return d
+		}
+		return math.Inf(1)
+	}
+	return slices.MinFunc(all, func(a, b *netmap.Peer) int {
+		switch da, db := distance(a), distance(b); {
+		case da < db:
+			return -1
+		case da > db:
+			return 1
+		}
+		return compareIDs(a, b)
+	})
+}
+
+func compareIDs(a, b *netmap.Peer) int {
+	if a.ID < b.ID {
+		return -1
+	}
+	return 1
+}
+
+// prefer returns those that are good, or all if none is.
+func prefer(all []*netmap.Peer, good func(*netmap.Peer) bool) []*netmap.Peer {
+	var kept []*netmap.Peer
+	for _, p := range all {
+		if good(p) {
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) == 0 {
+		return all
+	}
+	return kept
+}
+
+// regionLatency returns how far relay regions are, in seconds.
+func (r *runtime) regionLatency() map[int]float64 {
+	latency := make(map[int]float64)
+	for name, d := range r.netInfo.Get().DERPLatency { // "<region>-v4" or "-v6"
+		number, _, _ := strings.Cut(name, "-")
+		region, err := strconv.Atoi(number)
+		if best, known := latency[region]; err == nil && (!known || d < best) {
+			latency[region] = d
+		}
+	}
+	return latency
+}
+
+// A way is how packets to an address leave the node.
+type way uint8
+
+// Ways.
+const (
+	wayNone    way = iota // no peer has a route
+	wayTunnel             // to ourselves or a peer
+	wayLAN                // past the exit node, through the host's network
+	wayBlocked            // through the exit node, if there was one
+)
+
+// wayTo returns how packets to a leave.
+func (r *runtime) wayTo(a netip.Addr) way {
+	nm, exit := r.netmap(), r.exit.Get()
+	p, routed := r.peerFor(a)
+	switch {
+	case nm == nil:
+		return wayNone
+	case nm.Self.HasAddr(a), dns.IsService(a), routed && routesTo(p, a):
+		return wayTunnel
+	case r.isTailnets(a):
+		return wayNone
+	case exit.wanted && exit.allowLAN && r.inLAN(a):
+		return wayLAN
+	case routed:
+		return wayTunnel
+	case exit.wanted:
+		return wayBlocked
+	}
+	return wayNone
+}
+
+// routesTo reports whether a is a peer's or in a network behind it, and not only
+// somewhere in the Internet.
+func routesTo(p *netmap.Peer, a netip.Addr) bool {
+	return slices.ContainsFunc(p.AllowedIPs, func(r netip.Prefix) bool { return r.Bits() > 0 && r.Contains(a) })
+}
+
+// isTailnets reports whether the host's network cannot lead to a.
+func (r *runtime) isTailnets(a netip.Addr) bool {
+	return packetfilter.IsTailscale(a) || dns.IsService(a)
+}
+
+// inLAN reports whether a is in a network that the host is in.
+func (r *runtime) inLAN(a netip.Addr) bool {
+	return slices.ContainsFunc(onLink(r.monitor.Link().Get()), func(p netip.Prefix) bool { return p.Contains(a) })
+}
