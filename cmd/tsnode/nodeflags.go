@@ -17,6 +17,7 @@ type nodeFlags struct {
 	tags                                     []string
 	port                                     uint16
 	memoryLimit                              byteSize
+	routes                                   routeFlags
 }
 
 // add defines those that all these commands have, with the same defaults.
@@ -41,11 +42,12 @@ func (o *nodeFlags) node(stdin io.Reader, stderr io.Writer) (*node.Node, error) 
 	if o.authKey == "" {
 		authKey = os.Getenv("TS_AUTHKEY")
 	}
-	return &node.Node{
+	n := &node.Node{
 		Hostname: o.hostname, AuthKey: authKey, ControlURL: o.loginServer, Dir: o.stateDir,
 		Ephemeral: o.ephemeral, AdvertiseTags: o.tags, Port: o.port, MemoryLimit: int64(o.memoryLimit),
 		Logger: newLogger(stderr, o.verbose),
-	}, nil
+	}
+	return n, o.routes.set(n)
 }
 
 // newLogger logs what an operator acts on, and all with verbose.

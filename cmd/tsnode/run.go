@@ -46,6 +46,7 @@ TS_HOSTNAME and TS_STATE_DIR stand in for their flags.`,
 	}
 	f := cmd.Flags()
 	o.nodeFlags.add(f)
+	o.routes.add(f)
 	f.BoolVar(&o.ephemeral, "ephemeral", false, "let the tailnet forget the node when it ends")
 	f.Var(&o.memoryLimit, "memory-limit", "bound the memory of connections and packets, as in 64MiB; 12MiB at least")
 	f.StringArrayVarP(&o.local, "local", "L", nil, "forward [bind:]port:host:hostport into the tailnet")
