@@ -160,25 +160,48 @@ func writeJSON(w http.ResponseWriter, answer []byte) {
 	_ = json.NewEncoder(w).Encode(v) // a peer that has gone needs none
 }
 
-// recordsOf returns the addresses and texts of an answer.
+// recordsOf returns the addresses and texts of an answer. (Message.Unpack would
+// link all types of records, and what prints them.)
 func recordsOf(answer []byte) ([]string, error) {
-	records := []string{}
-	var m dnsmessage.Message
-	switch err := m.Unpack(answer); {
+	var p dnsmessage.Parser
+	switch h, err := p.Start(answer); {
 	case err != nil:
 		return nil, err
-	case m.RCode != dnsmessage.RCodeSuccess:
-		return nil, errors.New("DNS: " + strings.TrimPrefix(m.RCode.String(), "RCode"))
+	case h.RCode != dnsmessage.RCodeSuccess:
+		return nil, errors.New("DNS: " + strings.TrimPrefix(h.RCode.String(), "RCode"))
 	}
-	for _, r := range m.Answers {
-		switch body := r.Body.(type) {
-		case *dnsmessage.AResource:
-			records = append(records, netip.AddrFrom4(body.A).String())
-		case *dnsmessage.AAAAResource:
-			records = append(records, netip.AddrFrom16(body.AAAA).String())
-		case *dnsmessage.TXTResource:
-			records = append(records, body.TXT...)
+	if err := p.SkipAllQuestions(); err != nil {
+		return nil, err
+	}
+	records := []string{}
+	for {
+		more, err := nextRecord(&p)
+		switch {
+		case errors.Is(err, dnsmessage.ErrSectionDone):
+			return records, nil
+		case err != nil:
+			return nil, err
 		}
+		records = append(records, more...)
 	}
-	return records, nil
+}
+
+// nextRecord returns what the next record says, nothing for one of another type.
+func nextRecord(p *dnsmessage.Parser) ([]string, error) {
+	h, err := p.AnswerHeader()
+	if err != nil {
+		return nil, err
+	}
+	switch h.Type {
+	case dnsmessage.TypeA:
+		r, err := p.AResource()
+		return []string{netip.AddrFrom4(r.A).String()}, err
+	case dnsmessage.TypeAAAA:
+		r, err := p.AAAAResource()
+		return []string{netip.AddrFrom16(r.AAAA).String()}, err
+	case dnsmessage.TypeTXT:
+		r, err := p.TXTResource()
+		return r.TXT, err
+	}
+	return nil, p.SkipAnswer()
 }
