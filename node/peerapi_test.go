@@ -136,26 +136,67 @@ func TestSVC86PeerAPIKnowsWhoAsks(t *testing.T) {
 	}
 }
 
-// SVC-88: nodes of one user may ask each other for DNS, and others may not; nobody
-// gets names of the tailnet.
-func TestSVC88DNSOverPeerAPI(t *testing.T) {
-	tailnet, a, b := peerAPIPair(t, devnet.Config{})
-	eve := makeNode(t, tailnet, "eve")
+// withEve is peerAPIPair with a node of another user.
+func withEve(t *testing.T, policy string) (tailnet *devnet.Net, a, b, eve *node.Node) {
+	t.Helper()
+	tailnet, a, b = peerAPIPair(t, devnet.Config{Policy: []byte(policy)})
+	eve = makeNode(t, tailnet, "eve")
 	eve.AuthKey = tailnet.AuthKey(devnet.KeyOptions{User: "eve@tailnet.test"})
 	t.Cleanup(func() { eve.Close() })
 	up(t, eve)
 	sees(t, eve, "beta")
 	sees(t, b, "eve")
-	ip4, _ := b.TailscaleIPs()
-	at := netip.AddrPortFrom(ip4, peerAPIPort(t, eve, "beta"))
-	path := "/dns-query?dns=" + base64.RawURLEncoding.EncodeToString(question(t, "alpha.tailnet.test."))
-	if status, body := get(t, eve, at, path); status != http.StatusForbidden {
-		t.Errorf("another user: %d %q", status, body)
+	return tailnet, a, b, eve
+}
+
+// askDNS asks a node over peerAPI for a name of the tailnet, and returns the
+// status and the DNS answer's code.
+func askDNS(t *testing.T, by, of *node.Node) (status int, code dnsmessage.RCode) {
+	t.Helper()
+	ip4, _ := of.TailscaleIPs()
+	at := netip.AddrPortFrom(ip4, peerAPIPort(t, by, of.Hostname))
+	status, body := get(t, by, at, "/dns-query?dns="+base64.RawURLEncoding.EncodeToString(question(t, "alpha.tailnet.test.")))
+	if status != http.StatusOK {
+		return status, 0
 	}
-	status, body := get(t, a, at, path)
 	var m dnsmessage.Message
-	if err := m.Unpack([]byte(body)); status != http.StatusOK || err != nil || m.ID != 7 || m.RCode != dnsmessage.RCodeRefused {
-		t.Errorf("the same user: %d %+v, %v", status, m, err)
+	if err := m.Unpack([]byte(body)); err != nil || m.ID != 7 {
+		t.Errorf("answer %+v, %v", m, err)
+	}
+	return status, m.RCode
+}
+
+// SVC-88: nodes of one user may ask each other for DNS, and others may not; nobody
+// gets names of the tailnet.
+func TestSVC88DNSOfTheSameUser(t *testing.T) {
+	_, a, b, eve := withEve(t, "")
+	if status, _ := askDNS(t, eve, b); status != http.StatusForbidden {
+		t.Errorf("another user: %d", status)
+	}
+	if status, code := askDNS(t, a, b); status != http.StatusOK || code != dnsmessage.RCodeRefused {
+		t.Errorf("the same user: %d, %v", status, code)
+	}
+}
+
+// SVC-88: an exit node answers those who may use it.
+func TestSVC88DNSOfAnExitNode(t *testing.T) {
+	const onlyTailnet = `{"grants": [{"src": ["*"], "dst": ["100.64.0.0/10"], "ip": ["*"]}]}`
+	for policy, want := range map[string]int{"": http.StatusOK, onlyTailnet: http.StatusForbidden} {
+		tailnet, _, b, eve := withEve(t, policy)
+		approve(t, tailnet, "beta", internetRoutes...)
+		if err := b.EditPreferences(func(p *node.Preferences) { p.AdvertiseExitNode = true }); err != nil {
+			t.Fatal(err)
+		}
+		if want == http.StatusOK {
+			eventually(t, "an answer", func() bool { status, _ := askDNS(t, eve, b); return status == want })
+		}
+		if status, _ := askDNS(t, eve, b); status != want {
+			t.Errorf("policy %q: %d, want %d", policy, status, want)
+		}
+		if err := b.EditPreferences(func(p *node.Preferences) { p.AdvertiseExitNode = false }); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a refusal", func() bool { status, _ := askDNS(t, eve, b); return status == http.StatusForbidden })
 	}
 }
 
