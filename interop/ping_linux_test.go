@@ -33,7 +33,7 @@ func TestPings(t *testing.T) {
 				}
 				time.Sleep(lookEvery) // real nodes cannot run in a bubble
 			}
-			for _, kind := range []string{peer.PingTSMP, peer.PingICMP} {
+			for _, kind := range []string{peer.PingTSMP, peer.PingICMP, peer.PingPeerAPI} {
 				pong, err := from.Ping(to, kind)
 				if err != nil {
 					t.Errorf("%s: %v", kind, err)
