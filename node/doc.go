@@ -25,7 +25,7 @@
 //	LocalClient: *local.Client     LocalClient: *LocalClient with WhoIs and Status
 //	Dial of other addresses        the same with DialMode: DialTailnetElseHost; else ErrNoRoute
 //	preferences by LocalClient     fields AcceptRoutes, ExitNode, AdvertiseRoutes, …, and EditPreferences
-//	ListenPacket: one address      also ":port" on all own addresses, both families
+//	ListenPacket: one address      also ":port" on all own addresses, both families, and raw sockets: ip4:icmp
 //	logs to the vendor             nothing is sent anywhere but to ControlURL and its relays
 //
 // ListenTLS, ListenFunnel, ListenService, Loopback, CertDomains,

@@ -13,7 +13,8 @@ import (
 // of addr is empty for all own addresses, present and future, or one own
 // address; port 0 picks a free port (SVC-63). It starts the node if necessary,
 // and need not wait for it to run. Connections to a port without a listener
-// are refused. WhoIsConn tells who opened an accepted connection.
+// are refused. WhoIsConn tells who opened an accepted connection. A node that runs
+// has one port from 32768 on for its own service to peers, one that is free then.
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	ap, err := n.listenAddr("tcp", network, addr)
 	if err != nil {

@@ -96,6 +96,33 @@ func peerAPIServices(port4, port6 uint16) (list []control.Service) {
 	return list
 }
 
+// A PeerAPIStatus tells of the node's HTTP service for peers.
+type PeerAPIStatus struct {
+	Addrs    []netip.AddrPort // where it is, on the tailnet
+	Counters peerapi.Stats
+}
+
+// PeerAPIStatus returns where the node serves its peers, and how often it did; it
+// does not start the node.
+func (n *Node) PeerAPIStatus() (s PeerAPIStatus) {
+	nm := n.netmap()
+	if nm == nil {
+		return s
+	}
+	policy := n.run.self.policy.Get()
+	for _, own := range nm.Self.Addresses {
+		port := policy.PeerAPI4
+		if own.Addr().Is6() {
+			port = policy.PeerAPI6
+		}
+		if port != 0 {
+			s.Addrs = append(s.Addrs, netip.AddrPortFrom(own.Addr(), port))
+		}
+	}
+	s.Counters = n.run.peerAPI.Stats()
+	return s
+}
+
 // The Internet, as far as the policy for DNS goes, and its port (SVC-88).
 var (
 	internet4 = netip.MustParseAddrPort("0.0.0.0:53")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,10 @@ func TestSVC86PeerAPIKnowsWhoAsks(t *testing.T) {
 	port := peerAPIPort(t, a, "beta")
 	own4, own6 := a.TailscaleIPs()
 	ip4, ip6 := b.TailscaleIPs()
+	before := b.PeerAPIStatus()
+	if want := []netip.AddrPort{netip.AddrPortFrom(ip4, port), netip.AddrPortFrom(ip6, port)}; !slices.Equal(before.Addrs, want) {
+		t.Errorf("the node says it is at %v, want %v", before.Addrs, want)
+	}
 	for to, from := range map[netip.Addr]netip.Addr{ip4: own4, ip6: own6} {
 		status, body := get(t, a, netip.AddrPortFrom(to, port), "/")
 		if want := fmt.Sprintf(" at %v (alpha.tailnet.test).\nThis is beta.tailnet.test.\nYou own it.\n", from); status != http.StatusOK || !strings.HasSuffix(body, want) {
@@ -133,6 +138,13 @@ func TestSVC86PeerAPIKnowsWhoAsks(t *testing.T) {
 	}
 	if status, body := get(t, b, netip.AddrPortFrom(ip4, port), "/"); status != http.StatusOK || !strings.Contains(body, "You own it.") {
 		t.Errorf("a node asks itself: %d %q", status, body)
+	}
+	after := b.PeerAPIStatus().Counters
+	if after.Requests-before.Counters.Requests != 4 || after.Forbidden-before.Counters.Forbidden != 1 || after.Strangers != 0 {
+		t.Errorf("counters after 4 requests: %+v, before %+v", after, before.Counters)
+	}
+	if got := new(node.Node).PeerAPIStatus(); len(got.Addrs) != 0 {
+		t.Errorf("a node that was not started: %+v", got)
 	}
 }
 
