@@ -39,6 +39,7 @@ type ForwardConfig struct {
 // Whether a peer may send there was decided before, by the packet filter.
 type Forwarder struct {
 	config ForwardConfig
+	limits [forwardKinds]int // forwardLimits but in tests
 	stack  *Stack
 	now    atomic.Pointer[forwarding] // nil while Serve does not run
 	count  forwardCounters
@@ -58,7 +59,9 @@ type ForwardStats struct {
 }
 
 // NewForwarder returns a forwarder of the stack. A stack has one that serves.
-func (s *Stack) NewForwarder(c ForwardConfig) *Forwarder { return &Forwarder{config: c, stack: s} }
+func (s *Stack) NewForwarder(c ForwardConfig) *Forwarder {
+	return &Forwarder{config: c, limits: forwardLimits, stack: s}
+}
 
 // String names the actor.
 func (*Forwarder) String() string { return "netstack.Forwarder" }
@@ -126,9 +129,9 @@ type forwarded struct {
 func newForwarding(f *Forwarder, g *actor.Group) *forwarding {
 	w := &forwarding{Forwarder: f, group: g, open: make(map[*forwarded]struct{})}
 	for kind := range w.uses {
-		w.uses[kind] = tally{limit: forwardLimits[kind], by: make(map[netip.Addr]int)}
+		w.uses[kind] = tally{limit: f.limits[kind], by: make(map[netip.Addr]int)}
 	}
-	w.syns = tcp.NewForwarder(f.stack.gv, 0, 2*forwardLimits[forwardTCP], w.request)
+	w.syns = tcp.NewForwarder(f.stack.gv, 0, 2*f.limits[forwardTCP], w.request)
 	w.routes.Store(new([]netip.Prefix))
 	return w
 }

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -30,9 +31,11 @@ var errNoHost = errors.New("no such host")
 // echoed, and the addresses of what was asked for are kept.
 type testForward struct {
 	*Forwarder
-	routes *actor.Cell[[]netip.Prefix]
-	gate   chan struct{} // TCP waits for it before it accepts; nil: it does not
-	refuse bool
+	routes  *actor.Cell[[]netip.Prefix]
+	gate    chan struct{} // TCP waits for it before it accepts; nil: it does not
+	most    int           // flows of each kind; 0: as many as usual
+	refuse  bool
+	hangsUp bool // TCP says good-bye first
 
 	mu   sync.Mutex
 	seen []netip.AddrPort
@@ -46,6 +49,9 @@ func forwardPair(t *testing.T, edit func(*testForward)) (a, b *Stack, f *testFor
 		edit(f)
 	}
 	f.Forwarder = b.NewForwarder(ForwardConfig{Routes: f.routes, TCP: f.tcp, UDP: f.udp, Echo: f.echo})
+	for kind := range f.limits {
+		f.limits[kind] = cmp.Or(f.most, f.limits[kind])
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Serve(ctx) }()
@@ -96,6 +102,12 @@ func (f *testForward) tcp(ctx context.Context, r *Request) {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if f.hangsUp {
+		c.Write([]byte("bye"))
+		c.(*Conn).CloseWrite()
+		io.Copy(io.Discard, c)
+		return
+	}
 	io.Copy(c, c)
 	c.(*Conn).CloseWrite()
 }
@@ -235,6 +247,76 @@ func TestForwardLimits(t *testing.T) {
 	}
 	if n := took(b4); n != 4 || len(tl.by) != 2 {
 		t.Errorf("after that another has %d, %v", n, tl.by)
+	}
+}
+
+// SVC-50: a connection too many is refused with a reset, a datagram and an echo
+// request too many is dropped; all are counted. There is room again once others
+// have ended.
+func TestForwardRefusesTooMany(t *testing.T) {
+	const most = 3 // two for one peer
+	a, _, f := forwardPair(t, func(f *testForward) { f.most = most })
+	to := netip.AddrPortFrom(host4, 80)
+	var conns []*Conn
+	for range 2 {
+		conns = append(conns, dialTCP(t, a, to))
+	}
+	if _, err := a.DialTCP(within(t), netip.Addr{}, to); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("third connection: %v, want a refusal", err)
+	}
+	for i := range 3 {
+		u, err := a.DialUDP(within(t), netip.AddrPort{}, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		u.Write([]byte("x"))
+		if i == 2 {
+			break
+		}
+		u.SetReadDeadline(time.Now().Add(patience))
+		if _, err := u.Read(make([]byte, 1)); err != nil {
+			t.Errorf("flow %d: %v", i, err)
+		}
+	}
+	waitFor(t, "refusals", func() bool { return f.Stats().Busy == 2 })
+	conns[0].Close()
+	waitFor(t, "an end", func() bool { return f.Stats().Open == 3 })
+	dialTCP(t, a, to)
+}
+
+// A SYN of the same address and port as a connection in TIME-WAIT opens a new one.
+func TestForwardReusesTimeWait(t *testing.T) {
+	a, b, f := forwardPair(t, func(f *testForward) { f.hangsUp = true })
+	listenTCP(t, b, netip.AddrPortFrom(netip.Addr{}, 80)) // gVisor would give it the SYN
+	for i := range 3 {
+		var c net.Conn
+		waitFor(t, "the port", func() (ok bool) {
+			var err error
+			c, err = a.dialTCP(within(t), netip.AddrPortFrom(a4, 20000), netip.AddrPortFrom(host4, 80))
+			if err != nil && !errors.Is(err, syscall.EADDRINUSE) { // as while a has not closed the one before
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+		if got, err := io.ReadAll(c); err != nil || string(got) != "bye" {
+			t.Errorf("%q, %v", got, err)
+		}
+		c.Close()
+		waitFor(t, "the end", func() bool { return f.Stats().Open == 0 && f.Stats().TCP == uint64(i+1) })
+	}
+}
+
+// What belongs to a connection costs no memory on its way past the forwarder.
+func TestForwardAllocatesNothing(t *testing.T) {
+	_, b, _ := forwardPair(t, nil)
+	w := b.links[0].forward.Load()
+	for _, dst := range []netip.Addr{b4, host4} {
+		pkt := synPacket(t, netip.AddrPortFrom(a4, 1), netip.AddrPortFrom(dst, 2), 1)
+		pkt[20+13] = packet.ACK
+		if n := testing.AllocsPerRun(100, func() { w.takes(pkt) }); n != 0 {
+			t.Errorf("a segment to %v: %v allocations", dst, n)
+		}
 	}
 }
 
