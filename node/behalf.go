@@ -37,10 +37,20 @@ func (b *behalf) note(proto packet.Proto, socket net.Addr, peer netip.AddrPort) 
 	}
 }
 
-// of returns the peer for which the node has a socket.
-func (b *behalf) of(proto packet.Proto, socket netip.AddrPort) (peer netip.AddrPort, ok bool) {
+// peer returns the peer for which the node has a socket at an address with a port,
+// of TCP or else of UDP (SVC-117).
+func (b *behalf) peer(text string) (peer netip.AddrPort, ok bool) {
+	addr, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return peer, false
+	}
+	addr = unmapped(addr)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	peer, ok = b.peers[hostSocket{proto, socket}]
-	return peer, ok
+	for _, proto := range []packet.Proto{packet.TCP, packet.UDP} {
+		if peer, ok = b.peers[hostSocket{proto, addr}]; ok {
+			return peer, true
+		}
+	}
+	return peer, false
 }

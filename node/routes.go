@@ -70,43 +70,27 @@ func (n *Node) Preferences() Preferences {
 	if r == nil {
 		return n.preferences()
 	}
-	return r.prefs.cell.Get().clone()
+	return r.prefs.Get().clone()
 }
 
-// EditPreferences changes preferences of the node, which it starts if necessary;
-// they are in force within milliseconds. Those that make no sense are refused, and
-// nothing changes. They last until the node closes.
+// EditPreferences changes preferences of the node, which it starts if necessary.
+// They are in force when it returns; only the packet pipeline takes some
+// milliseconds more, and the tailnet as long as it takes. Those that make no sense
+// are refused, and nothing changes. They last until the node closes.
 func (n *Node) EditPreferences(edit func(*Preferences)) error {
 	if err := n.Start(); err != nil {
 		return err
 	}
-	if err := n.run.prefs.edit(edit); err != nil {
+	if err := n.run.editPreferences(edit); err != nil {
 		return fmt.Errorf("preferences: %w", err)
 	}
 	return nil
 }
 
-// A prefsCell holds the preferences in force.
-type prefsCell struct {
-	mu   sync.Mutex // held while they are edited
-	cell *actor.Cell[Preferences]
-}
-
-func (c *prefsCell) edit(edit func(*Preferences)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := c.cell.Get().clone()
-	edit(&next)
-	if err := next.check(); err != nil {
-		return err
-	}
-	c.cell.Store(next.clone())
-	return nil
-}
-
 // A routing is what the node does with routes, for all parts to see.
 type routing struct {
-	prefs    prefsCell
+	mu       sync.Mutex // held while any of it changes
+	prefs    *actor.Cell[Preferences]
 	exit     *actor.Cell[exitState]
 	dnsPrefs *actor.Cell[dns.Preferences]
 
@@ -118,18 +102,41 @@ type routing struct {
 
 func newRouting(p Preferences) *routing {
 	return &routing{
-		prefs: prefsCell{cell: actor.NewCell(p)}, exit: actor.NewCell(exitState{}),
+		prefs: actor.NewCell(p), exit: actor.NewCell(exitState{}),
 		dnsPrefs: actor.NewCell(dns.Preferences{AcceptDNS: !p.IgnoreDNS}),
 		behind:   actor.NewCell[[]netip.Prefix](nil),
 	}
 }
 
+// editPreferences changes the preferences, and what follows from them.
+func (r *runtime) editPreferences(edit func(*Preferences)) error {
+	r.routing.mu.Lock()
+	defer r.routing.mu.Unlock()
+	next := r.prefs.Get().clone()
+	edit(&next)
+	if err := next.check(); err != nil {
+		return err
+	}
+	r.prefs.Store(next.clone())
+	(&router{r}).follow(r.control.Netmap.Get(), r.monitor.Link().Get())
+	return nil
+}
+
+// reroute does what follows from another netmap, nil before the first, or another
+// network of the host.
+func (r *runtime) reroute(nm *netmap.Netmap, link host.Link) {
+	r.routing.mu.Lock()
+	defer r.routing.mu.Unlock()
+	(&router{r}).follow(nm, link)
+}
+
 // A router tells the parts of the node what to do with routes, by preferences,
-// netmap and the host's network. The watcher is its only user.
+// netmap and the host's network. Its user has the lock of the routing.
 type router struct{ *runtime }
 
-// follow applies preferences to a netmap, nil before the first.
-func (r *router) follow(p Preferences, nm *netmap.Netmap, link host.Link) {
+// follow applies the preferences to a netmap, nil before the first.
+func (r *router) follow(nm *netmap.Netmap, link host.Link) {
+	p := r.prefs.Get()
 	exit := r.chooseExit(&p, nm)
 	if old := r.exit.Get(); exit != old {
 		r.exit.Store(exit)
@@ -197,7 +204,7 @@ func (r *runtime) routeProblems(nm *netmap.Netmap) (problems []string) {
 	if exit := r.exit.Get(); exit.wanted && exit.id == "" {
 		problems = append(problems, "exit node: "+exit.problem+"; traffic to the Internet fails")
 	}
-	prefs := r.prefs.cell.Get()
+	prefs := r.prefs.Get()
 	for _, route := range prefs.advertised() {
 		if !slices.Contains(nm.Self.AllowedIPs, route) {
 			problems = append(problems, fmt.Sprintf("the tailnet does not use the route to %v through this node: an administrator must approve it, or another node has it", route))

@@ -29,7 +29,9 @@ var (
 // is on the loopback.
 type lan struct {
 	host.OS
-	hosts map[string]string // "tcp 10.7.0.5:80" to the address on the loopback
+	hosts   map[string]string // "tcp 10.7.0.5:80" to the address on the loopback
+	clients chan net.Addr     // where connections to hosts have come from; a few are kept
+	on      netip.Prefix      // network that the machine is in; not valid: those it is really in
 
 	mu     sync.Mutex
 	dialed []string
@@ -38,6 +40,7 @@ type lan struct {
 // newLAN returns a network with echoes at port 80, TCP, and 53, UDP, of hosts.
 func newLAN(t testing.TB, hosts ...netip.Addr) *lan {
 	t.Helper()
+	l := &lan{hosts: make(map[string]string), clients: make(chan net.Addr, 8)}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +51,10 @@ func newLAN(t testing.TB, hosts ...netip.Addr) *lan {
 			c, err := ln.Accept()
 			if err != nil {
 				return
+			}
+			select {
+			case l.clients <- c.RemoteAddr():
+			default:
 			}
 			go func() {
 				defer c.Close()
@@ -70,7 +77,6 @@ func newLAN(t testing.TB, hosts ...netip.Addr) *lan {
 			pc.WriteTo(buf[:n], from)
 		}
 	}()
-	l := &lan{hosts: make(map[string]string)}
 	for _, h := range hosts {
 		l.hosts["tcp "+netip.AddrPortFrom(h, 80).String()] = ln.Addr().String()
 		l.hosts["udp "+netip.AddrPortFrom(h, 53).String()] = pc.LocalAddr().String()
@@ -92,6 +98,15 @@ func (l *lan) Dial(ctx context.Context, network, address string) (net.Conn, erro
 		address = real
 	}
 	return l.OS.Dial(ctx, network, address)
+}
+
+// Interfaces implements host.Network.
+func (l *lan) Interfaces() ([]host.Interface, error) {
+	all, err := l.OS.Interfaces()
+	if l.on.IsValid() {
+		all = append(all, host.Interface{Name: "lan0", Addrs: []netip.Prefix{netip.PrefixFrom(l.on.Addr().Next(), l.on.Bits())}})
+	}
+	return all, err
 }
 
 // asked reports whether the node has dialed an address.
@@ -201,6 +216,15 @@ func TestSubnetRouter(t *testing.T) {
 	if err := echo(client, web, 1<<20); err != nil {
 		t.Errorf("TCP through the router: %v", err)
 	}
+	c, err := client.Dial(within(t, patience), "tcp", web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-l.clients // of the transfer before
+	if w, err := router.WhoIs(within(t, patience), (<-l.clients).String()); err != nil || w.Node.HostName != "client" {
+		t.Errorf("SVC-54: who is behind the forwarded connection: %+v, %v", w, err)
+	}
+	c.Close()
 	if _, err := echoDatagram(t, client, netip.AddrPortFrom(lanHost, 53)); err != nil {
 		t.Errorf("UDP through the router: %v", err)
 	}
@@ -264,6 +288,7 @@ func TestExitNode(t *testing.T) {
 		t.Errorf("dial by an exit node that is not wanted: %v", err)
 	}
 	ip4, _ := exit.TailscaleIPs()
+	resolvers := client.DNSStatus().Routes["."]
 	for _, name := range []string{"exit", ip4.String(), string(exit.Status().Self.ID), "auto", "auto:any"} {
 		if err := client.EditPreferences(func(p *node.Preferences) { p.ExitNode = name }); err != nil {
 			t.Fatal(err)
@@ -272,6 +297,9 @@ func TestExitNode(t *testing.T) {
 		if err := echo(client, web, 1000); err != nil {
 			t.Errorf("through the exit node %s: %v", name, err)
 		}
+		if dns := client.DNSStatus().Routes["."]; len(dns) != 1 || !strings.HasPrefix(dns[0].URL, "http://"+ip4.String()+":") {
+			t.Errorf("SVC-69: with an exit node names are resolved by %+v", dns)
+		}
 		if got := client.Status().ExitNode; !strings.HasPrefix(got, "exit.") {
 			t.Errorf("exit node %s is %q", name, got)
 		}
@@ -279,6 +307,9 @@ func TestExitNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "no exit node", func() bool { return client.Status().ExitNode == "" })
+		if dns := client.DNSStatus().Routes["."]; len(dns) != len(resolvers) {
+			t.Errorf("without one names are resolved by %+v", dns)
+		}
 	}
 	if err := client.EditPreferences(func(p *node.Preferences) { p.ExitNode = "exit" }); err != nil {
 		t.Fatal(err)
@@ -296,6 +327,35 @@ func TestExitNode(t *testing.T) {
 	}
 	if h := client.Status().Health; !slices.ContainsFunc(h, func(s string) bool { return strings.HasPrefix(s, "exit node: ") }) {
 		t.Errorf("health says %q", h)
+	}
+}
+
+// ExitNodeAllowLANAccess: networks that the host is in are reached past the exit
+// node, the Internet is not.
+func TestExitNodeAllowLANAccess(t *testing.T) {
+	tailnet := startDevnet(t, devnet.Config{})
+	newRouted(t, tailnet, "exit", newLAN(t, internet), func(n *node.Node) { n.AdvertiseExitNode = true })
+	approve(t, tailnet, "exit", internetRoutes...)
+	near := newLAN(t, lanHost, internet)
+	near.on = behind
+	client := newRouted(t, tailnet, "client", near, func(n *node.Node) {
+		n.ExitNode, n.DialMode = "exit", node.DialTailnetElseHost
+	})
+	eventually(t, "exit node", routes(client, internet, "exit"))
+	web, far := netip.AddrPortFrom(lanHost, 80).String(), netip.AddrPortFrom(internet, 80).String()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if c, err := client.Dial(ctx, "tcp", web); err == nil || near.asked(web) {
+		t.Errorf("without the switch: %v, %v", c, err)
+	}
+	if err := client.EditPreferences(func(p *node.Preferences) { p.ExitNodeAllowLANAccess = true }); err != nil {
+		t.Fatal(err)
+	}
+	if err := echo(client, web, 1000); err != nil {
+		t.Errorf("with the switch: %v", err)
+	}
+	if err := echo(client, far, 1000); err != nil || near.asked(far) || !near.asked(web) {
+		t.Errorf("with it the Internet: %v; the host's network was asked for %v", err, near.dialed)
 	}
 }
 

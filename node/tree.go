@@ -90,7 +90,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 	}
 	r.resort = newLastResort(&s, r.derpMap)
 	r.self, r.routing = newSelfInfo(r.hostinfo()), newRouting(s.preferences)
-	(&router{r}).follow(s.preferences, nil, monitor.Link().Get())
+	r.reroute(nil, monitor.Link().Get())
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.lifeState.Store(lifeState{state: StateStarting})
 	if err := r.openOverlay(); err != nil {

@@ -49,10 +49,9 @@ func (w *watcher) Serve(ctx context.Context) error {
 		nm, netmapChanged := w.control.Netmap.Load()
 		relays, relaysChanged := w.relays.Load()
 		link, linkChanged := w.monitor.Link().Load() // after a sleep, too
-		prefs, prefsChanged := w.prefs.cell.Load()
 		now := time.Now()
 		st.onNetmap(ctx, nm, now)
-		(&router{w.runtime}).follow(prefs, nm, link)
+		w.reroute(nm, link)
 		st.onKey(status, now)
 		st.onStatus(status, relays, now)
 		timer.Reset(st.wait(now))
@@ -63,7 +62,6 @@ func (w *watcher) Serve(ctx context.Context) error {
 		case <-netmapChanged:
 		case <-relaysChanged:
 		case <-linkChanged:
-		case <-prefsChanged:
 		case <-timer.C:
 		}
 	}

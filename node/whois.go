@@ -26,15 +26,19 @@ const TaggedDevices = "tagged-devices"
 
 // WhoIs tells which node has an address, an IP with or without a port, or a key
 // written as nodekey:…; who owns it; and what the policy grants it towards us. An
-// address behind a subnet router belongs to no node (SVC-117). To ask for an
-// accepted connection, WhoIsConn is better. When no node has it, the error is
-// ErrUnknownAddress.
+// address with a port that this node forwards from for a peer stands for that peer
+// (SVC-54). An address behind a subnet router belongs to no node (SVC-117). To ask
+// for an accepted connection, WhoIsConn is better. When no node has it, the error
+// is ErrUnknownAddress.
 func (n *Node) WhoIs(_ context.Context, addr string) (*WhoIsResponse, error) {
 	nm := n.netmap()
 	if nm == nil {
 		return nil, fmt.Errorf("who is %s: %w", addr, ErrNotRunning)
 	}
 	p, a, err := find(nm, addr)
+	if peer, ok := n.run.behalf.peer(addr); ok && errors.Is(err, ErrUnknownAddress) {
+		p, a, err = find(nm, peer.String())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("who is %s: %w", addr, err)
 	}
