@@ -16,11 +16,14 @@ import (
 // section 5, with the default of net.Dialer).
 const fallbackDelay = 300 * time.Millisecond
 
-// Dial implements host.Network for tcp, tcp4 and tcp6.
+// Dial implements host.Network, but for unix.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	targets, err := h.resolve(ctx, network, address)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	if network[:3] == "udp" {
+		return h.dialUDP(ctx, network, targets[0])
 	}
 	var first, second []netip.AddrPort // families
 	for _, t := range targets {
@@ -38,7 +41,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 
 // resolve returns the addresses behind HOST:PORT, those of IPv6 first.
 func (h *Host) resolve(ctx context.Context, network, address string) (targets []netip.AddrPort, err error) {
-	family, ok := map[string]string{"tcp": "ip", "tcp4": "ip4", "tcp6": "ip6"}[network]
+	family, ok := map[string]string{"tcp": "ip", "tcp4": "ip4", "tcp6": "ip6", "udp": "ip", "udp4": "ip4", "udp6": "ip6"}[network]
 	if !ok {
 		return nil, fmt.Errorf("simnet: network %s: %w", network, errors.ErrUnsupported)
 	}
