@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"sync/atomic"
 
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
@@ -34,6 +35,7 @@ type Client struct {
 	login actor.Cell[login]      // by session: what stream and report work for
 
 	joinKey actor.Cell[joinKey] // by session: the newest one that has worked, at first Config.AuthKey
+	asking  atomic.Bool         // by session: a request is under way that may change the key in force
 
 	commands chan command // to session
 }

@@ -312,3 +312,31 @@ func TestRenewalShowsBeforeItsAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A key that is extended while the server works on its renewal is renewed: the
+// answer may say that it is no longer in force. Without one it lives on.
+func TestKeyIsExtendedDuringRenewal(t *testing.T) {
+	for _, renewed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			tc := start(t, nil)
+			p := tc.running()
+			old := tc.NodeKey.Get().Public()
+			self := selfNode(old)
+			self.Expired = true
+			p.send(&MapResponse{Node: self})
+			c := <-tc.register
+			self.Expired = false
+			p.send(&MapResponse{Node: self})
+			synctest.Wait()
+			answer, want := &RegisterResponse{AuthURL: "http://127.0.0.1:8080/a"}, old
+			if renewed {
+				answer, want = &RegisterResponse{MachineAuthorized: true}, c.NodeKey
+			}
+			c.answer <- answer
+			synctest.Wait()
+			if got := tc.Status.Get(); tc.NodeKey.Get().Public() != want || got.State != StateRunning || got.Err != nil || got.AuthURL != "" {
+				t.Errorf("renewed %v: status = %+v, key in force %v", renewed, got, tc.NodeKey.Get().Public())
+			}
+		})
+	}
+}

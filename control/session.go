@@ -155,9 +155,15 @@ func (g register) pursue(ctx context.Context, s *session, creds Credentials) (ou
 	}
 	r.problem = g.cause
 	s.auth.Store(authStatus{err: r.problem, loggedIn: s.auth.Get().loggedIn})
+	defer s.asking.Store(false)
 	for {
+		s.asking.Store(r.followup == "")
+		if g.cause == ErrKeyExpired && g.attempt == nil && s.lives(creds) {
+			return outcome{creds, idle{resumed: true}}, nil
+		}
 		resp := new(RegisterResponse)
 		next := s.ask(ctx, r, resp)
+		s.asking.Store(false)
 		switch {
 		case life.Err() != nil:
 			return outcome{creds, g}, life.Err()
@@ -200,6 +206,12 @@ func (s *session) accepted(ctx context.Context, now Credentials, a *attempt) err
 		a.end(err)
 	}
 	return err
+}
+
+// lives reports whether the server shows the key in force, and not as expired.
+func (s *session) lives(creds Credentials) bool {
+	poll := s.polls.Get()
+	return poll.connected && !poll.self.Expired && poll.self.Key == creds.Node.Public()
 }
 
 // back returns what goes on after a failed attempt. The key in force may have

@@ -214,8 +214,8 @@ func (p *poller) publish(ctx context.Context) {
 	if p.expired {
 		p.log.Warn("node key has expired; a new login is needed")
 		p.post(ctx, expiredCommand{})
-	} else {
-		p.post(ctx, renewedCommand{})
+	} else if !p.asking.Load() {
+		p.post(ctx, renewedCommand{}) // else session looks by itself: an answer under way must not be lost
 	}
 }
 
