@@ -8,7 +8,7 @@ import (
 
 // An Event is a change of the node's life that a program may act on: one of
 // NeedsLogin, NeedsApproval, Starting, Running, KeyExpiring, KeyExpired,
-// KeyExtended, KeyRenewed, Rejoined, ControlProblem and Stopped.
+// KeyExtended, KeyRenewed, Rejoined, TailnetLocked, ControlProblem and Stopped.
 type Event interface{ event() }
 
 // NeedsLogin says that a person must visit URL for the node to join. A renewed
@@ -52,6 +52,10 @@ type KeyRenewed struct{ At time.Time }
 // others, and connections from the old ones have ended.
 type Rejoined struct{}
 
+// TailnetLocked says that tailnet lock is on. The node cannot verify its
+// signatures, and talks to no peer (SVC-144).
+type TailnetLocked struct{}
+
 // ControlProblem says that the control server cannot be reached, refuses the node
 // or has removed it. A node that runs goes on with the netmap it has.
 type ControlProblem struct{ Err error }
@@ -69,6 +73,7 @@ func (KeyExpired) event()     {}
 func (KeyExtended) event()    {}
 func (KeyRenewed) event()     {}
 func (Rejoined) event()       {}
+func (TailnetLocked) event()  {}
 func (ControlProblem) event() {}
 func (Stopped) event()        {}
 

@@ -25,15 +25,15 @@ type keyLife struct {
 	warned  int // how many of expiryWarnings have passed
 }
 
-// observe takes what control knows now; ended says that the server does not take
-// the key any more, which it may tell before there is a netmap.
+// observe takes what control knows now. A key that has ended without a netmap is
+// one that the server has refused at the start.
 func (l *keyLife) observe(nm *netmap.Netmap, ended bool, now time.Time) []Event {
 	if nm == nil || nm.Self == nil {
 		return l.onExpired(time.Time{}, ended)
 	}
 	self := nm.Self
 	expiry := self.KeyExpiry.Time()
-	if self.Expired || ended {
+	if self.Expired {
 		return l.onExpired(expiry, true)
 	}
 	at, ok := control.KeyClock(nm, now)

@@ -53,7 +53,6 @@ func TestKeyLife(t *testing.T) {
 		"renewed before it has expired":       {{expiry: day, want: "expiring 24h0m0s"}, {key: 1, expiry: 40 * day, want: "renewed 960h0m0s"}},
 		"renewed with a key that has expired": {{}, {expired: true, expiry: -1, want: "expired"}, {key: 1, expired: true, expiry: -1}, {key: 1, want: "renewed never"}},
 		"expired at the start":                {{none: true, ended: true, want: "expired"}, {none: true, ended: true}, {key: 1, want: "renewed never"}},
-		"refused before the netmap says so":   {{}, {ended: true, want: "expired"}, {expired: true, expiry: -1}, {key: 1, want: "renewed never"}},
 		"no netmap yet":                       {{none: true}, {none: true}, {expiry: 40 * day}},
 		"removed and joined again":            {{expiry: 40 * day}, {none: true}, {node: "n2", key: 1, expiry: 40 * day, want: "rejoined"}},
 		"logged out and in again":             {{expiry: 40 * day}, {none: true}, {key: 1, expiry: 40 * day, want: "renewed 960h0m0s"}},

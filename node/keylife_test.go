@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/devnet"
 	"github.com/seed94491740/tsnode/internal/simnet"
 	"github.com/seed94491740/tsnode/state"
@@ -365,6 +366,60 @@ func TestLogoutFromElsewhere(t *testing.T) {
 		log.wants(t, "of all this", "NeedsLogin, Running, KeyExpired, NeedsLogin, KeyRenewed, Running")
 		if a.Status().Self.ID != id {
 			t.Error("the node is another one")
+		}
+	})
+}
+
+// With tailnet lock, whose signatures the node cannot verify, it talks to nobody
+// and says so in an event and its status (SVC-144, CTL-41).
+func TestTailnetLockIsTold(t *testing.T) {
+	onModernGround(t, devnet.Config{}, func(t *testing.T, g *ground) {
+		a, b := g.start(g.addHost("a")), g.join(g.addHost("b"))
+		log := logEvents(a)
+		a.up()
+		time.Sleep(settled)
+		flow := a.send(b, 7, 10*time.Millisecond)
+		defer flow.end()
+		flow.arrives(t, 5*time.Second)
+		for range 2 {
+			if err := g.tailnet.SendMap("n0", &control.MapResponse{TKAInfo: &control.TKAInfo{Head: "x"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		log.wants(t, "of all this", "Running, TailnetLocked")
+		if !flow.rests() || !slices.ContainsFunc(a.Status().Health, func(s string) bool { return strings.Contains(s, "tailnet lock") }) {
+			t.Errorf("packets arrive, or the status does not say why not: %q", a.Status().Health)
+		}
+	})
+}
+
+// The end of the node key is judged by the control server's clock, which may not
+// be ours (control.md section 9.3).
+func TestKeyExpiryFollowsServersClock(t *testing.T) {
+	onModernGround(t, devnet.Config{}, func(t *testing.T, g *ground) {
+		a := g.start(g.addHost("a"))
+		log := logEvents(a)
+		a.up()
+		if err := g.tailnet.SetKeyExpiry("n0", time.Now().Add(20*24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		log.wants(t, "by our own clock", "Running")
+		for _, ahead := range []struct {
+			by   time.Duration
+			want string
+		}{
+			{30 * time.Second, ""}, // no difference at all
+			{10 * 24 * time.Hour, "KeyExpiring 240h0m0s"},
+			{0, ""},
+			{19*24*time.Hour + 12*time.Hour, "KeyExpiring 12h0m0s"},
+		} {
+			if err := g.tailnet.SendMap("n0", &control.MapResponse{KeepAlive: true, ControlTime: time.Now().Add(ahead.by).UTC()}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			log.wants(t, fmt.Sprintf("%v ahead", ahead.by), ahead.want)
 		}
 	})
 }

@@ -36,6 +36,7 @@ type watch struct {
 	netmap      *netmap.Netmap
 	since       time.Time // when the first netmap came that lets the node talk to others
 	life        keyLife
+	locked      bool // tailnet lock was seen on
 	lastProblem string
 }
 
@@ -53,6 +54,7 @@ func (w *watcher) Serve(ctx context.Context) error {
 		st.onNetmap(ctx, nm, now)
 		w.reroute(nm, link)
 		st.onKey(status, now)
+		st.onLock()
 		st.onStatus(status, relays, now)
 		timer.Reset(st.wait(now))
 		select {
@@ -95,6 +97,14 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 		w.resort.remember(ctx, dm)
 	}
 	w.profile.identify(ctx, nm)
+}
+
+// onLock tells once that tailnet lock is on.
+func (w *watch) onLock() {
+	if w.netmap != nil && w.netmap.LockEnabled && !w.locked {
+		w.locked = true
+		w.events.publish(TailnetLocked{})
+	}
 }
 
 // onKey publishes the events of the node key's life, before those of the states

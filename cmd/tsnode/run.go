@@ -37,6 +37,9 @@ TS_HOSTNAME and TS_STATE_DIR stand in for their flags.`,
 		Example: `  # reach port 80 of the node "web" as http://127.0.0.1:8080
   TS_AUTHKEY=… tsnode run --state-dir ~/.tsnode -L 8080:web:80
 
+  # route to a network that this machine reaches, once an administrator approves
+  tsnode run --auth-key file:/run/secrets/authkey --advertise-routes 192.168.1.0/24
+
   # show a local service to the tailnet as http://myapp
   tsnode run --auth-key file:/run/secrets/authkey --hostname myapp -R 80:localhost:3000`,
 		Args: usageArgs(cobra.NoArgs),
@@ -125,6 +128,8 @@ func report(ctx context.Context, n *node.Node, w io.Writer) error {
 			fmt.Fprintln(w, "tsnode: the node key has been extended")
 		case node.KeyRenewed:
 			fmt.Fprintln(w, "tsnode: the node key has been renewed")
+		case node.TailnetLocked:
+			fmt.Fprintln(w, "tsnode: tailnet lock is on, which this version cannot verify: it talks to no peer")
 		case node.Rejoined:
 			fmt.Fprintln(w, "tsnode: joined as a new node: the tailnet had removed the old one")
 		case node.ControlProblem:
