@@ -60,7 +60,7 @@ type ForwardStats struct {
 
 // NewForwarder returns a forwarder of the stack. A stack has one that serves.
 func (s *Stack) NewForwarder(c ForwardConfig) *Forwarder {
-	return &Forwarder{config: c, limits: forwardLimits, stack: s}
+	return &Forwarder{config: c, limits: s.forwardLimits(), stack: s}
 }
 
 // String names the actor.

@@ -169,6 +169,7 @@ func TestForwardsToHostsBehind(t *testing.T) {
 			t.Errorf("echo of %v: %v", host, err)
 		}
 	}
+	waitFor(t, "the count", func() bool { return f.Stats().Echo == 2 }) // which comes after the answer
 	if s := f.Stats(); s.TCP != 2 || s.UDP != 2 || s.Echo != 2 || s.Failed != 0 || s.Busy != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -316,6 +317,16 @@ func TestForwardAllocatesNothing(t *testing.T) {
 		pkt[20+13] = packet.ACK
 		if n := testing.AllocsPerRun(100, func() { w.takes(pkt) }); n != 0 {
 			t.Errorf("a segment to %v: %v allocations", dst, n)
+		}
+	}
+}
+
+// With a limit of memory there are fewer flows.
+func TestForwardLimitsFollowMemory(t *testing.T) {
+	for buffers, want := range map[int64]int{0: forwardLimits[forwardTCP], 1 << 20: 16, 64 << 20: 768, 8 << 30: forwardLimits[forwardTCP]} {
+		f := newStackOf(t, Config{Buffers: buffers}).NewForwarder(ForwardConfig{})
+		if got := f.limits[forwardTCP]; got != want {
+			t.Errorf("with %d bytes %d connections, want %d", buffers, got, want)
 		}
 	}
 }

@@ -19,6 +19,24 @@ const (
 // are the bound of the others: each flow has one.
 var forwardLimits = [forwardKinds]int{forwardTCP: 8192, forwardUDP: 4096, forwardEcho: 64}
 
+// forwardMemory is what whoever serves a flow may take besides its sockets, in
+// bytes: a copy of 32 KiB each way.
+const forwardMemory = 64 << 10
+
+// forwardLimits are those of a stack: with a limit of memory, flows take no more
+// than its sockets may.
+func (s *Stack) forwardLimits() [forwardKinds]int {
+	limits := forwardLimits
+	if s.budget == nil {
+		return limits
+	}
+	const least = 16
+	for kind := range limits {
+		limits[kind] = min(limits[kind], max(int(s.budget.limit/forwardMemory), least))
+	}
+	return limits
+}
+
 // A tally counts what is under way, in all and for each source, of which none may
 // have more than two thirds. Its user has a lock.
 type tally struct {
