@@ -283,6 +283,10 @@ func TestExitNode(t *testing.T) {
 	if err := echo(client, web, 1000); err != nil || !ownLAN.asked(web) {
 		t.Errorf("without an exit node the host's network: %v", err)
 	}
+	refuses(t, client, "100.64.200.200:80", node.ErrNoRoute) // of no node, and never the host's
+	if ownLAN.asked("100.64.200.200:80") {
+		t.Error("the host's network was asked for an address of the tailnet")
+	}
 	ownLAN.hosts = nil // from now on only the exit node reaches it
 	if _, err := client.DialBy(within(t, patience), node.DialViaExitNode, "tcp", web); !errors.Is(err, node.ErrNoExitNode) {
 		t.Errorf("dial by an exit node that is not wanted: %v", err)
