@@ -304,6 +304,7 @@ func TestKeyRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := ownedNet(t, Config{KeyLifetime: time.Hour})
 		n.registerDirect("a", KeyOptions{})
+		synctest.Wait() // the owner tells of that after it has answered
 		_, changed := n.changes.Load()
 		began := time.Now()
 		<-changed
