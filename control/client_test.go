@@ -33,6 +33,7 @@ type memoryKeys struct {
 	creds Credentials
 	saves int
 	err   error
+	hold  chan struct{} // Save waits until it is closed; nil: it does not
 }
 
 func (k *memoryKeys) Load(context.Context) (Credentials, error) {
@@ -42,6 +43,9 @@ func (k *memoryKeys) Load(context.Context) (Credentials, error) {
 }
 
 func (k *memoryKeys) Save(_ context.Context, c Credentials) error {
+	if k.hold != nil {
+		<-k.hold
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.creds = c

@@ -340,3 +340,41 @@ func TestKeyIsExtendedDuringRenewal(t *testing.T) {
 		})
 	}
 }
+
+// An extension that shows while the renewed key is being kept comes too late: all
+// parts work for the new key.
+func TestKeyIsExtendedWhileTheNewOneIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		p := tc.running()
+		self := selfNode(tc.NodeKey.Get().Public())
+		self.Expired = true
+		p.send(&MapResponse{Node: self})
+		c := <-tc.register
+		tc.keys.hold = make(chan struct{})
+		c.answer <- &RegisterResponse{MachineAuthorized: true}
+		synctest.Wait()
+		self.Expired = false
+		p.send(&MapResponse{Node: self})
+		synctest.Wait()
+		close(tc.keys.hold)
+		if p = <-tc.mapPolls; p.NodeKey != c.NodeKey || tc.NodeKey.Get().Public() != c.NodeKey {
+			t.Errorf("polls for %v, in force is %v, want the new key %v", p.NodeKey, tc.NodeKey.Get().Public(), c.NodeKey)
+		}
+	})
+}
+
+// A login that is under way when the client ends is told so.
+func TestLoginEndsWithServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tc := start(t, nil)
+		tc.running()
+		done := make(chan error, 1)
+		go func() { done <- tc.Login(context.Background(), "slow") }()
+		<-tc.register // no answer
+		tc.cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Login = %v, want that the client has ended", err)
+		}
+	})
+}

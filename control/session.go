@@ -101,11 +101,11 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 			}
 		}
 	})
+	if r, ok := g.(register); ok && (next != nil || err != nil) {
+		r.attempt.end(cmp.Or(err, errSuperseded))
+	}
 	if next != nil {
 		got.next = next
-		if r, ok := g.(register); ok {
-			r.attempt.end(errSuperseded)
-		}
 	}
 	return got, err
 }
@@ -123,18 +123,31 @@ func (s *session) adopt(ctx context.Context, now Credentials) error {
 // idle waits for a command. The others work for the key in force.
 type idle struct {
 	loggedOut bool
-	resumed   bool // nothing has changed for the others
+	resumed   bool // nothing has changed for the others, unless the key has
 }
 
+// pursue looks for itself at what commands tell only once: one that came at the
+// end of another goal may have had no effect.
 func (i idle) pursue(_ context.Context, s *session, creds Credentials) (outcome, error) {
+	l := s.login.Get()
+	same := i.resumed && l.key.Equal(creds.Node)
+	if same && !i.loggedOut && s.expired(creds) {
+		return outcome{creds, register{regen: true, cause: ErrKeyExpired}}, nil
+	}
 	s.auth.Store(authStatus{loggedIn: !i.loggedOut, loggedOut: i.loggedOut})
-	switch l := s.login.Get(); {
+	switch {
 	case i.loggedOut:
 		s.login.Store(login{generation: l.generation + 1})
-	case !i.resumed:
+	case !same:
 		s.login.Store(login{creds.Node, l.generation + 1})
 	}
 	return outcome{creds, nil}, nil
+}
+
+// expired reports whether the server shows the key in force as expired.
+func (s *session) expired(creds Credentials) bool {
+	self := s.polls.Get().self
+	return self != nil && self.Expired && self.Key == creds.Node.Public()
 }
 
 // register gets a key accepted: the one in force, or with regen a new one.
@@ -176,7 +189,7 @@ func (g register) pursue(ctx context.Context, s *session, creds Credentials) (ou
 			return outcome{creds, g}, s.fail(because(g.cause, next.err))
 		case next.over, ctx.Err() != nil:
 			g.attempt.end(cmp.Or(next.err, ctx.Err()))
-			return outcome{creds, s.back(g.attempt)}, nil
+			return outcome{creds, g.attempt.back}, nil
 		}
 		s.publish(next)
 		if err := actor.Sleep(ctx, next.wait); err != nil && life.Err() != nil {
@@ -212,16 +225,6 @@ func (s *session) accepted(ctx context.Context, now Credentials, a *attempt) err
 func (s *session) lives(creds Credentials) bool {
 	poll := s.polls.Get()
 	return poll.connected && !poll.self.Expired && poll.self.Key == creds.Node.Public()
-}
-
-// back returns what goes on after a failed attempt. The key in force may have
-// expired meanwhile.
-func (s *session) back(a *attempt) goal {
-	self := s.polls.Get().self
-	if _, ok := a.back.(idle); ok && self != nil && self.Expired {
-		return register{regen: true, cause: ErrKeyExpired}
-	}
-	return a.back
 }
 
 // because puts what has led to an error before it.
