@@ -191,7 +191,7 @@ func (a *attempt) viaUPnP(ctx context.Context) (*mapping, error) {
 	}
 	if a.seen.has(upnp, time.Now()) {
 		m, err := a.viaDevices(ctx, a.seen.devices)
-		if err == nil || errors.As(err, new(fault)) || ctx.Err() != nil {
+		if _, refused := errors.AsType[fault](err); refused || err == nil || ctx.Err() != nil {
 			return m, err
 		}
 		// They are not where they were.

@@ -150,8 +150,8 @@ func (s *soap) mapPort(ctx context.Context, c service, q portQuery) (port uint16
 	}
 	for tries := 1; ; tries++ {
 		port, err = s.addMapping(ctx, c, q, lease)
-		var f fault
-		if !errors.As(err, &f) || tries == maxPortTries {
+		f, refused := errors.AsType[fault](err)
+		if !refused || tries == maxPortTries {
 			return port, err
 		}
 		switch {

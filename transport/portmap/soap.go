@@ -3,7 +3,6 @@ package portmap
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -98,8 +96,9 @@ func (s *soap) call(ctx context.Context, sv service, action string, args ...argu
 	}
 	defer resp.Body.Close()
 	values, err := parseReply(io.LimitReader(resp.Body, maxReply))
+	_, refused := errors.AsType[fault](err)
 	switch {
-	case errors.As(err, new(fault)):
+	case refused:
 		return nil, fmt.Errorf("%s: %w", action, err)
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("UPnP: %s: status %s", action, resp.Status)
@@ -146,49 +145,4 @@ func parseReply(r io.Reader) (map[string]string, error) {
 		return nil, fmt.Errorf("answer: %w", err)
 	}
 	return values, nil
-}
-
-// maxDepth bounds the nesting of elements; a description has at most 9.
-const maxDepth = 32
-
-// eachText calls f with the path of local names and the text of every element
-// that has no child, as far as the document can be read. Namespaces are not
-// compared: gateways get them wrong.
-func eachText(r io.Reader, f func(path []string, text string)) error {
-	d := xml.NewDecoder(r)
-	d.Strict = false
-	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil } // names and numbers are ASCII
-	var path []string
-	var text strings.Builder
-	leaf := false
-	for {
-		t, err := d.RawToken()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		switch t := t.(type) {
-		case xml.StartElement:
-			if len(path) >= maxDepth {
-				return fmt.Errorf("elements nest deeper than %d", maxDepth)
-			}
-			path = append(path, t.Name.Local)
-			text.Reset()
-			leaf = true
-		case xml.CharData:
-			if text.Len()+len(t) <= maxText {
-				text.Write(t)
-			}
-		case xml.EndElement:
-			if len(path) == 0 {
-				return errors.New("an element ends that never began")
-			}
-			if leaf {
-				f(path, strings.TrimSpace(text.String()))
-			}
-			path, leaf = path[:len(path)-1], false
-		}
-	}
 }
