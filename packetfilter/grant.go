@@ -3,7 +3,7 @@ package packetfilter
 import (
 	"encoding/json"
 	"net/netip"
-	"slices"
+	"sort"
 
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -43,7 +43,7 @@ func (gs *grants) of(src netip.Addr) []int32 {
 	case src.Is6():
 		numbers = numbersAt(&gs.by6, to6(src))
 	}
-	slices.Sort(numbers)
+	sort.Slice(numbers, func(i, j int) bool { return numbers[i] < numbers[j] })
 	return numbers
 }
 
