@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -151,7 +152,7 @@ func (w *forwarding) follow(routes []netip.Prefix) error {
 		nic.forward.Store(w)
 	}
 	w.close(func(_ packet.Proto, _, to netip.AddrPort) bool { return !w.routed(to.Addr()) })
-	return nil
+	return nil // begin looks at the routes once more
 }
 
 // routed reports whether a is behind this node.
@@ -159,17 +160,22 @@ func (w *forwarding) routed(a netip.Addr) bool {
 	return slices.ContainsFunc(*w.routes.Load(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// errBusy says that too many flows are under way.
-var errBusy = errors.New("netstack: too many flows are forwarded")
+// Errors of begin.
+var (
+	errBusy    = errors.New("netstack: too many flows are forwarded")
+	errNoRoute = errors.New("netstack: the route has gone")
+)
 
 // begin runs serve for a flow on a goroutine of its own. The error is errBusy,
-// which counts, and net.ErrClosed after end.
+// which counts, errNoRoute, or net.ErrClosed after end.
 func (w *forwarding) begin(fl *forwarded, serve func(context.Context)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case w.ended:
 		return net.ErrClosed
+	case !w.routed(fl.to.Addr()):
+		return errNoRoute
 	case !w.uses[fl.kind].take(fl.from.Addr()):
 		w.count.busy.Add(1)
 		return errBusy
@@ -185,6 +191,18 @@ func (w *forwarding) begin(fl *forwarded, serve func(context.Context)) error {
 	return nil
 }
 
+// full reports whether too many flows of a kind are under way for one more of a
+// source, and counts that: before anything is spent on what begin would refuse.
+func (w *forwarding) full(kind forwardKind, from netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.uses[kind].room(from) {
+		return false
+	}
+	w.count.busy.Add(1)
+	return true
+}
+
 func (w *forwarding) done(fl *forwarded) {
 	fl.cancel()
 	w.mu.Lock()
@@ -193,11 +211,13 @@ func (w *forwarding) done(fl *forwarded) {
 	w.uses[fl.kind].give(fl.from.Addr())
 }
 
-// close ends the flows that ended chooses.
+// close ends the flows that ended chooses, which may take its time: what begins
+// meanwhile does not wait.
 func (w *forwarding) close(ended func(proto packet.Proto, from, to netip.AddrPort) bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for fl := range w.open {
+	open := slices.Collect(maps.Keys(w.open))
+	w.mu.Unlock()
+	for _, fl := range open {
 		if ended(fl.proto, fl.from, fl.to) {
 			fl.cancel()
 		}

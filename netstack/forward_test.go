@@ -227,65 +227,6 @@ func TestForwardDuplicateSYN(t *testing.T) {
 	}
 }
 
-// SVC-50: beyond the limit of a source, SYNs are answered with a reset; other
-// sources have room.
-func TestForwardLimits(t *testing.T) {
-	tl := tally{limit: 6, by: make(map[netip.Addr]int)}
-	took := func(from netip.Addr) (n int) {
-		for tl.take(from) {
-			n++
-		}
-		return n
-	}
-	if n := took(a4); n != 4 {
-		t.Errorf("one source has %d of 6", n)
-	}
-	if n := took(a6); n != 2 {
-		t.Errorf("another has %d more", n)
-	}
-	for range 4 {
-		tl.give(a4)
-	}
-	if n := took(b4); n != 4 || len(tl.by) != 2 {
-		t.Errorf("after that another has %d, %v", n, tl.by)
-	}
-}
-
-// SVC-50: a connection too many is refused with a reset, a datagram and an echo
-// request too many is dropped; all are counted. There is room again once others
-// have ended.
-func TestForwardRefusesTooMany(t *testing.T) {
-	const most = 3 // two for one peer
-	a, _, f := forwardPair(t, func(f *testForward) { f.most = most })
-	to := netip.AddrPortFrom(host4, 80)
-	var conns []*Conn
-	for range 2 {
-		conns = append(conns, dialTCP(t, a, to))
-	}
-	if _, err := a.DialTCP(within(t), netip.Addr{}, to); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("third connection: %v, want a refusal", err)
-	}
-	for i := range 3 {
-		u, err := a.DialUDP(within(t), netip.AddrPort{}, to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer u.Close()
-		u.Write([]byte("x"))
-		if i == 2 {
-			break
-		}
-		u.SetReadDeadline(time.Now().Add(patience))
-		if _, err := u.Read(make([]byte, 1)); err != nil {
-			t.Errorf("flow %d: %v", i, err)
-		}
-	}
-	waitFor(t, "refusals", func() bool { return f.Stats().Busy == 2 })
-	conns[0].Close()
-	waitFor(t, "an end", func() bool { return f.Stats().Open == 3 })
-	dialTCP(t, a, to)
-}
-
 // A SYN of the same address and port as a connection in TIME-WAIT opens a new one.
 func TestForwardReusesTimeWait(t *testing.T) {
 	a, b, f := forwardPair(t, func(f *testForward) { f.hangsUp = true })
@@ -305,29 +246,6 @@ func TestForwardReusesTimeWait(t *testing.T) {
 		}
 		c.Close()
 		waitFor(t, "the end", func() bool { return f.Stats().Open == 0 && f.Stats().TCP == uint64(i+1) })
-	}
-}
-
-// What belongs to a connection costs no memory on its way past the forwarder.
-func TestForwardAllocatesNothing(t *testing.T) {
-	_, b, _ := forwardPair(t, nil)
-	w := b.links[0].forward.Load()
-	for _, dst := range []netip.Addr{b4, host4} {
-		pkt := synPacket(t, netip.AddrPortFrom(a4, 1), netip.AddrPortFrom(dst, 2), 1)
-		pkt[20+13] = packet.ACK
-		if n := testing.AllocsPerRun(100, func() { w.takes(pkt) }); n != 0 {
-			t.Errorf("a segment to %v: %v allocations", dst, n)
-		}
-	}
-}
-
-// With a limit of memory there are fewer flows.
-func TestForwardLimitsFollowMemory(t *testing.T) {
-	for buffers, want := range map[int64]int{0: forwardLimits[forwardTCP], 1 << 20: 16, 64 << 20: 768, 8 << 30: forwardLimits[forwardTCP]} {
-		f := newStackOf(t, Config{Buffers: buffers}).NewForwarder(ForwardConfig{})
-		if got := f.limits[forwardTCP]; got != want {
-			t.Errorf("with %d bytes %d connections, want %d", buffers, got, want)
-		}
 	}
 }
 
@@ -356,6 +274,7 @@ func TestForwardOnlyRoutes(t *testing.T) {
 	}
 
 	c := dialTCP(t, a, netip.AddrPortFrom(host4, 80))
+	w := b.links[0].forward.Load()
 	f.routes.Store(nil)
 	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
@@ -363,6 +282,11 @@ func TestForwardOnlyRoutes(t *testing.T) {
 	}
 	waitFor(t, "end of forwarding", func() bool { return b.links[0].forward.Load() == nil })
 	waitFor(t, "end of flows", func() bool { return f.Stats().Open == 0 })
+
+	late := &forwarded{kind: forwardTCP, from: netip.AddrPortFrom(a4, 1), to: netip.AddrPortFrom(host4, 80)}
+	if err := w.begin(late, func(context.Context) { t.Error("served") }); !errors.Is(err, errNoRoute) {
+		t.Errorf("a flow that was on its way when its route went: %v", err)
+	}
 }
 
 // Flows that the policy no longer permits end; others go on.

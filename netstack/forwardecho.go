@@ -20,6 +20,9 @@ const echoPatience = 3 * time.Second
 // echo has a host behind the node asked.
 func (w *forwarding) echo(h *packet.Header, pkt []byte) {
 	from, to := h.Src.Addr(), h.Dst.Addr()
+	if w.full(forwardEcho, from) {
+		return
+	}
 	message := bytes.Clone(pkt[h.Transport:h.Length])
 	fl := &forwarded{kind: forwardEcho, proto: h.Proto, from: netip.AddrPortFrom(from, 0), to: netip.AddrPortFrom(to, 0)}
 	w.begin(fl, func(ctx context.Context) {

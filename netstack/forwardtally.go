@@ -44,9 +44,14 @@ type tally struct {
 	by           map[netip.Addr]int
 }
 
+// room reports whether there may be one more.
+func (t *tally) room(from netip.Addr) bool {
+	return t.total < t.limit && t.by[from] < t.limit*2/3
+}
+
 // take counts one more, if there may be.
 func (t *tally) take(from netip.Addr) bool {
-	if t.total >= t.limit || t.by[from] >= t.limit*2/3 {
+	if !t.room(from) {
 		return false
 	}
 	t.total++

@@ -22,6 +22,7 @@ type Request struct {
 	From netip.AddrPort // the peer
 	To   netip.AddrPort // the host
 
+	ctx   context.Context // of the function that serves it
 	stack *Stack
 	once  sync.Once
 	syn   *tcp.ForwarderRequest
@@ -37,6 +38,7 @@ func (w *forwarding) request(syn *tcp.ForwarderRequest) {
 	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.count}
 	fl := &forwarded{kind: forwardTCP, proto: packet.TCP, from: from, to: to}
 	serve := func(ctx context.Context) {
+		r.ctx = ctx
 		defer r.refuse()
 		w.config.TCP(ctx, r)
 	}
@@ -46,23 +48,37 @@ func (w *forwarding) request(syn *tcp.ForwarderRequest) {
 }
 
 // Accept completes the handshake, which takes as long as the peer's last segment
-// of it. It is called once at most. The connection is a *Conn, which probes its
-// peer when it is idle, as the host behind cannot know that the peer has gone.
+// of it; the end of the request's ctx ends it. It is called once at most. The
+// connection is a *Conn, which probes its peer when it is idle, as the host behind
+// cannot know that the peer has gone.
 func (r *Request) Accept() (net.Conn, error) {
 	if !r.stack.budget.accepts() {
-		r.complete(true)
-		return nil, opError("accept", "tcp", nil, net.TCPAddrFromAddrPort(r.From), syscall.ENOBUFS)
+		r.refuse()
+		return nil, r.fail(syscall.ENOBUFS)
 	}
 	var wq waiter.Queue
+	defer context.AfterFunc(r.ctx, r.abort)()
 	ep, err := r.syn.CreateEndpoint(&wq)
-	r.complete(err != nil)
 	if err != nil {
-		return nil, opError("accept", "tcp", nil, net.TCPAddrFromAddrPort(r.From), errorOf(err))
+		r.refuse()
+		return nil, r.fail(errorOf(err))
 	}
+	r.complete(false)
 	r.count.tcp.Add(1)
 	ep.SocketOptions().SetKeepAlive(true)
-	c := newConn(r.stack, ep, &wq, r.From)
-	return c, nil
+	return newConn(r.stack, ep, &wq, r.From), nil
+}
+
+// abort ends a handshake under way.
+func (r *Request) abort() {
+	ep := r.stack.gv.FindTransportEndpoint(protocolOf(r.To.Addr()), tcp.ProtocolNumber, idOf(r.To, r.From), nicID)
+	if f, ok := flowOf(ep); ok && f.Remote == r.From {
+		f.Abort()
+	}
+}
+
+func (r *Request) fail(err error) error {
+	return opError("accept", "tcp", nil, net.TCPAddrFromAddrPort(r.From), err)
 }
 
 // refuse resets what has not been accepted.

@@ -42,6 +42,9 @@ func (w *forwarding) datagram(h *packet.Header, pkt []byte, routed bool) bool {
 
 // openFlow begins a flow of datagrams, on a receive goroutine.
 func (w *forwarding) openFlow(from, to netip.AddrPort) (*UDPConn, error) {
+	if w.full(forwardUDP, from.Addr()) {
+		return nil, errBusy
+	}
 	c := w.stack.newUDPConn(udpBinding{
 		networks: []tcpip.NetworkProtocolNumber{protocolOf(to.Addr())},
 		local:    to.Addr(), port: to.Port(), remote: from,
