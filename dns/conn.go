@@ -77,7 +77,7 @@ func (c *memoryConn) answer() error {
 		ctx, cancel = context.WithDeadlineCause(ctx, c.deadline, os.ErrDeadlineExceeded)
 		defer cancel()
 	}
-	response, err := c.resolver.query(ctx, question, false, c.resolver.forwardOrHost)
+	response, err := c.resolver.respond(ctx, question, false, c.resolver.forwardOrHost)
 	switch {
 	case c.ctx.Err() != nil:
 		return net.ErrClosed

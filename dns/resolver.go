@@ -145,11 +145,11 @@ func (r *Resolver) Table() *Table {
 // the answer may be. The error is ErrBusy, or says that the message is one that
 // nobody answers.
 func (r *Resolver) Query(ctx context.Context, network string, message []byte) ([]byte, error) {
-	return r.query(ctx, message, network == "udp", r.forward)
+	return r.respond(ctx, message, network == "udp", r.forward)
 }
 
-// query is Query with what is done about a question that is not ours.
-func (r *Resolver) query(ctx context.Context, message []byte, overUDP bool, elsewhere func(context.Context, *query, []Upstream) []byte) ([]byte, error) {
+// respond is Query with what is done about a question that is not ours.
+func (r *Resolver) respond(ctx context.Context, message []byte, overUDP bool, elsewhere func(context.Context, *query, []Upstream) []byte) ([]byte, error) {
 	q, d, response, err := r.decide(message, overUDP)
 	if err != nil || response != nil {
 		return response, err
