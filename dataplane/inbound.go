@@ -282,10 +282,9 @@ func (s *sink) logAccept(h *packet.Header, pkt []byte, jailed bool) {
 // addresses of the tailnet (SVC-18). What is logged is judged once more for its
 // grounds, which other packets can do without.
 func (s *sink) logVerdict(limit *limiter, text string, h *packet.Header, pkt []byte, jailed bool) {
-	ctx := context.Background()
-	if !s.d.config.Logger.Enabled(ctx, slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
+	if !s.d.config.Logger.Enabled(context.Background(), slog.LevelDebug) || !s.d.filter.Rules().Loggable(h.Src.Addr(), h.Dst.Addr()) || !limit.allow(s.now) {
 		return
 	}
 	why, _ := s.d.filter.ExplainIn(h, pkt, jailed)
-	s.d.config.Logger.LogAttrs(ctx, slog.LevelDebug, text, slog.Any("src", h.Src), slog.Any("dst", h.Dst), slog.Int("proto", int(h.Proto)), slog.String("reason", why.Reason.String()), slog.String("verdict", why.String()))
+	s.d.config.Logger.Debug(text, "src", h.Src, "dst", h.Dst, "proto", int(h.Proto), "reason", why.Reason.String(), "verdict", why.String())
 }

@@ -120,30 +120,31 @@ func byLatency(latency map[int]time.Duration) func(a, b int) int {
 // that was asked for, 0 for none.
 func (r *Report) log(ctx context.Context, l *slog.Logger, force int) {
 	if l.Enabled(ctx, slog.LevelDebug) {
-		l.LogAttrs(ctx, slog.LevelDebug, "netcheck report", r.attrs(force)...)
+		l.Log(ctx, slog.LevelDebug, "netcheck report", r.fields(force)...)
 	}
 }
 
-// attrs returns the line's parts; what goes without saying is left out.
-func (r *Report) attrs(force int) []slog.Attr {
-	attrs := []slog.Attr{slog.Bool("udp", r.UDP)}
-	add := func(when bool, a slog.Attr) {
+// fields returns names and values of the line; what goes without saying is left
+// out.
+func (r *Report) fields(force int) []any {
+	fields := []any{"udp", r.UDP}
+	add := func(when bool, name string, value any) {
 		if when {
-			attrs = append(attrs, a)
+			fields = append(fields, name, value)
 		}
 	}
-	add(!r.IPv4, slog.Bool("v4", false))
-	add(!r.UDP, slog.Bool("icmpv4", r.ICMPv4))
-	add(true, slog.Bool("v6", r.IPv6))
-	add(!r.IPv6, slog.Bool("v6os", r.OSHasIPv6))
-	add(true, slog.String("mapvarydest", r.MappingVariesByDestIP.String()))
-	add(true, slog.String("portmap", r.portMap()))
-	add(r.GlobalV4.IsValid(), slog.String("v4a", r.GlobalV4.String()))
-	add(r.GlobalV6.IsValid(), slog.String("v6a", r.GlobalV6.String()))
-	add(r.CaptivePortal != Unknown, slog.String("captiveportal", r.CaptivePortal.String()))
-	add(force != 0, slog.Int("force", force))
-	add(true, slog.Int("derp", r.PreferredDERP))
-	return append(attrs, slog.String("derpdist", r.distances()))
+	add(!r.IPv4, "v4", false)
+	add(!r.UDP, "icmpv4", r.ICMPv4)
+	add(true, "v6", r.IPv6)
+	add(!r.IPv6, "v6os", r.OSHasIPv6)
+	add(true, "mapvarydest", r.MappingVariesByDestIP.String())
+	add(true, "portmap", r.portMap())
+	add(r.GlobalV4.IsValid(), "v4a", r.GlobalV4.String())
+	add(r.GlobalV6.IsValid(), "v6a", r.GlobalV6.String())
+	add(r.CaptivePortal != Unknown, "captiveportal", r.CaptivePortal.String())
+	add(force != 0, "force", force)
+	add(true, "derp", r.PreferredDERP)
+	return append(fields, "derpdist", r.distances())
 }
 
 // portMap returns "?" when nobody looked, else a letter for each protocol the
