@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
@@ -66,7 +67,7 @@ func (p *Preferences) advertised() []netip.Prefix {
 	if p.AdvertiseExitNode {
 		routes = append(routes, netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
-	slices.SortFunc(routes, netip.Prefix.Compare)
+	sort.Slice(routes, func(i, j int) bool { return routes[i].Compare(routes[j]) < 0 })
 	return slices.Compact(routes)
 }
 
