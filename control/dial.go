@@ -211,8 +211,8 @@ func (d *dialer) transport(cfg *tls.Config, at netip.Addr, http2 bool) *http.Tra
 // server is asked elsewhere, if there is an elsewhere.
 func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.network.Dial(ctx, network, address)
-	var unresolved *net.DNSError
-	if !errors.As(err, &unresolved) || d.resolve == nil || ctx.Err() != nil {
+	_, unresolved := errors.AsType[*net.DNSError](err)
+	if !unresolved || d.resolve == nil || ctx.Err() != nil {
 		return conn, err
 	}
 	if name, _, splitErr := net.SplitHostPort(address); splitErr != nil || name != d.url.Hostname() {

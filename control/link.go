@@ -133,13 +133,13 @@ func (l *link) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // dialError says what a failed dial means. A server that does not prove to have
 // the key it gave may have a new one: the next dial asks for it.
 func (l *link) dialError(err error) error {
-	var refused *HandshakeError
-	var upgrade *upgradeError
+	_, refused := errors.AsType[*HandshakeError](err)
+	upgrade, answered := errors.AsType[*upgradeError](err)
 	switch {
-	case errors.Is(err, errNotServer), errors.As(err, &refused), errors.Is(err, errHandshakeClosed):
+	case errors.Is(err, errNotServer), refused, errors.Is(err, errHandshakeClosed):
 		l.serverKey = key.MachinePublic{}
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
-	case errors.As(err, &upgrade) && upgrade.code < 500:
+	case answered && upgrade.code < 500:
 		l.serverKey = key.MachinePublic{}
 		return fmt.Errorf("%w: %w", ErrNotControl, err)
 	}

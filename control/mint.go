@@ -114,7 +114,7 @@ func (m *mint) key(ctx context.Context, token string, tags []string) (string, er
 	case answer.Key == "":
 		return "", fmt.Errorf("%s: answer without a key", pathKeys)
 	}
-	return authKeyToSend(answer.Key), nil
+	return answer.Key, nil
 }
 
 // post makes one request and decodes its answer.
@@ -147,8 +147,8 @@ func (m *mint) post(ctx context.Context, path string, header http.Header, body [
 
 // refusedWith reports whether err is an answer with one of the codes.
 func refusedWith(err error, codes ...int) bool {
-	var status *StatusError
-	if !errors.As(err, &status) {
+	status, ok := errors.AsType[*StatusError](err)
+	if !ok {
 		return false
 	}
 	for _, c := range codes {

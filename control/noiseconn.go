@@ -195,8 +195,7 @@ func (h *halfConn) fail(err error) error {
 // ioError makes an error of the underlying connection final unless it is a
 // timeout.
 func (h *halfConn) ioError(err error, inRecord bool) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
 		return err
 	}
 	if inRecord && errors.Is(err, io.EOF) {

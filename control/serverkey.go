@@ -60,13 +60,13 @@ func sameOrSafer(req *http.Request, via []*http.Request) error {
 // keyFetchError says what a failed request means. A certificate that does not
 // verify is neither silence nor a wrong server: it is itself.
 func keyFetchError(err error) error {
-	var cert *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var record tls.RecordHeaderError
+	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
-	case errors.As(err, &cert), errors.As(err, &unknown):
+	case unverified, unknown:
 		return fmt.Errorf("%w: %w", ErrUntrusted, err)
-	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+	case noTLS, strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%w: it does not speak TLS: %w", ErrNotControl, err)
 	case strings.Contains(err.Error(), "malformed HTTP"):
 		return fmt.Errorf("%w: it does not speak HTTP: %w", ErrNotControl, err)

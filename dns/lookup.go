@@ -149,7 +149,7 @@ func (r *Resolver) forwardOrHost(ctx context.Context, q *query, ways []Upstream)
 // saysNone reports whether package net's error says that there is no such name, or
 // that it has no address of the family.
 func saysNone(err error) bool {
-	var missing *net.DNSError
-	var unsuitable *net.AddrError // the other family has some, in /etc/hosts
-	return errors.As(err, &missing) && missing.IsNotFound || errors.As(err, &unsuitable)
+	missing, ok := errors.AsType[*net.DNSError](err)
+	_, unsuitable := errors.AsType[*net.AddrError](err) // the other family has some, in /etc/hosts
+	return ok && missing.IsNotFound || unsuitable
 }

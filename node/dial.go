@@ -238,9 +238,9 @@ func (d *dial) source(to netip.Addr) netip.Addr {
 
 // classify turns the error of a connection attempt into one of the package's.
 func (d *dial) classify(ctx context.Context, err error) error {
-	var rejected *rejectError
+	rejected, isReject := errors.AsType[*rejectError](err)
 	switch {
-	case errors.As(err, &rejected):
+	case isReject:
 		d.fail.Reason = rejected.reason
 		return ErrRejected
 	case d.node.closing():
@@ -266,8 +266,8 @@ func (d *dial) policyHint() string {
 }
 
 func isTimeout(err error) bool {
-	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
 }
 
 // attempt runs try and tells how it ended; a panic is an error like others.

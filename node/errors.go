@@ -113,10 +113,7 @@ func (e *DialError) tried() string {
 func (e *DialError) Unwrap() error { return e.Err }
 
 // Timeout reports whether the time ran out.
-func (e *DialError) Timeout() bool {
-	var t net.Error
-	return errors.Is(e.Err, ErrNoAnswer) || errors.As(e.Err, &t) && t.Timeout()
-}
+func (e *DialError) Timeout() bool { return errors.Is(e.Err, ErrNoAnswer) || isTimeout(e.Err) }
 
 // Temporary is always false; it makes a DialError a net.Error.
 func (e *DialError) Temporary() bool { return false }

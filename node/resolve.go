@@ -37,8 +37,7 @@ func (n *Node) resolve(ctx context.Context, nm *netmap.Netmap, host, family stri
 	}
 	addrs, err = n.run.network.LookupNetIP(ctx, "ip"+family, host)
 	if err != nil {
-		var dnsErr *net.DNSError
-		if errors.As(err, &dnsErr) && !dnsErr.IsNotFound && ctx.Err() != nil {
+		if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && !dnsErr.IsNotFound && ctx.Err() != nil {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%q: %w: no such node of the tailnet, and the host's resolver says: %v", host, ErrNameNotFound, err)

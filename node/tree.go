@@ -99,7 +99,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 	r.forwarder = r.newForwarder()
 	r.control, err = control.New(control.Config{
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log, Resolve: r.resort.resolve,
-		Machine: p.p.Machine, Keys: p, Disco: r.disco.Public(),
+		Machine: p.p.Machine, Keys: p, Lock: p, LockKey: p.lockKey(), Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
 		Hostinfo: r.self.hostinfo, Home: r.home, Pinger: serverPinger{r},
 		Endpoints: r.endpoints, NetInfo: r.netInfo,
@@ -195,8 +195,7 @@ func (r *runtime) supervised(s actor.Service) actor.Service {
 
 // fail ends the node with the error of an actor that no restart mends.
 func (r *runtime) fail(err error) {
-	var fatal *actor.FatalError
-	if errors.As(err, &fatal) {
+	if fatal, ok := errors.AsType[*actor.FatalError](err); ok {
 		err = fatal.Err
 	}
 	r.log.Error("node has ended", "err", err)

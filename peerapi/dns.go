@@ -78,8 +78,7 @@ func (r *request) answerDNS(w http.ResponseWriter) {
 
 func fail(w http.ResponseWriter, err error) {
 	status := http.StatusBadRequest
-	var e *httpError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*httpError](err); ok {
 		status = e.status
 	}
 	http.Error(w, err.Error(), status)
@@ -94,8 +93,7 @@ func readDNS(w http.ResponseWriter, r *http.Request) (q dnsRequest, err error) {
 		return q, &httpError{http.StatusUnsupportedMediaType, "want Content-Type " + mediaType}
 	}
 	q.message, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
-	var tooLong *http.MaxBytesError
-	if errors.As(err, &tooLong) {
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return q, &httpError{http.StatusRequestEntityTooLarge, "a DNS message has at most 65535 bytes"}
 	}
 	return q, err

@@ -58,8 +58,7 @@ func (s *Supervisor) keep(a Service) {
 		if ctx.Err() != nil {
 			return
 		}
-		var fatal *FatalError
-		if errors.As(err, &fatal) {
+		if _, fatal := errors.AsType[*FatalError](err); fatal {
 			s.tree.cancel(err)
 			return
 		}
@@ -110,8 +109,7 @@ func (s *Supervisor) fail(now time.Time) (d time.Duration, first bool) {
 // logEnd writes one line about an actor that starts again. Names come from the
 // actors' String methods, which never show their fields.
 func logEnd(log *slog.Logger, a Service, err error) {
-	var panicked *PanicError
-	if errors.As(err, &panicked) {
+	if panicked, ok := errors.AsType[*PanicError](err); ok {
 		log.Error("actor panicked", "actor", a.String(), "panic", fmt.Sprint(panicked.Value), "stack", string(panicked.Stack))
 		return
 	}

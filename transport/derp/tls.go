@@ -155,8 +155,7 @@ func metaCertKey(cs tls.ConnectionState) key.NodePublic {
 
 // explainTLS adds what to look for when a certificate is not trusted.
 func explainTLS(err error) error {
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
 		return fmt.Errorf("%w (is the connection intercepted, or is the relay's certificate self-signed?)", err)
 	}
 	return err

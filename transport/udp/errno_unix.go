@@ -9,8 +9,8 @@ import (
 
 // classifySystem is the table of PATH-59 with the additions of PATH-60.
 func classifySystem(err error) failure {
-	var e syscall.Errno
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
 		return other
 	}
 	switch e {

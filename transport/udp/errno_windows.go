@@ -9,8 +9,8 @@ import (
 // classifySystem is the table of PATH-59 with the additions of PATH-60, in the
 // numbers of Winsock.
 func classifySystem(err error) failure {
-	var e windows.Errno
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[windows.Errno](err)
+	if !ok {
 		return other
 	}
 	switch e {
