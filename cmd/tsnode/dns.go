@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -14,14 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed94491740/tsnode/dns"
-	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/node"
 )
-
-// joinsAsOwn is what the help of commands says that run a node of their own.
-const joinsAsOwn = `The command joins the tailnet as an ephemeral node of its own for as long as it
-runs. The auth key comes from TS_AUTHKEY, file:PATH or standard input, as for
-tsnode run.`
 
 // dnsOptions are the flags of tsnode dns query and tsnode dns status.
 type dnsOptions struct {
@@ -111,27 +104,7 @@ func (o *dnsOptions) run(cmd *cobra.Command, f func(context.Context, *node.Node)
 	if o.timeout <= 0 {
 		return &usageError{fmt.Errorf("--timeout %v: want a duration such as 5s", o.timeout)}
 	}
-	stderr := cmd.ErrOrStderr()
-	n, err := o.node(cmd.InOrStdin(), stderr)
-	if err != nil {
-		return err
-	}
-	if !o.verbose {
-		n.Logger = newQuietLogger(stderr)
-	}
-	if err := n.Start(); err != nil {
-		return err
-	}
-	err = actor.Run(cmd.Context(), func(ctx context.Context, g *actor.Group) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		g.Go(func(context.Context) error { return ended(report(ctx, n, stderr)) })
-		if _, err := n.Up(ctx); err != nil {
-			return ended(err)
-		}
-		return f(ctx, n)
-	})
-	return errors.Join(err, n.Close())
+	return o.once(cmd, f)
 }
 
 // A dnsAnswer is what --json prints of an answer.

@@ -79,7 +79,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newDemo(), newDevnet(), newDNS(), newNetcheck(), newPing(), newRelay(), newRun(), newVersion())
+	root.AddCommand(newDebug(), newDemo(), newDevnet(), newDNS(), newNetcheck(), newPing(), newRelay(), newRun(), newVersion())
 	return root
 }
 
