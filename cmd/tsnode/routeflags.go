@@ -20,6 +20,7 @@ type routeFlags struct {
 	allowLAN, advertiseExit bool
 	advertise               []string
 	shieldsUp               bool
+	ignoreDNS               bool
 }
 
 func (o *routeFlags) add(f *pflag.FlagSet) {
@@ -29,6 +30,8 @@ func (o *routeFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&o.allowLAN, "exit-node-allow-lan-access", false, "reach this machine's own networks past the exit node")
 	f.StringSliceVar(&o.advertise, "advertise-routes", nil, "networks to route to, as in 10.0.0.0/8,192.168.1.0/24")
 	f.BoolVar(&o.advertiseExit, "advertise-exit-node", false, "offer to route to the Internet")
+	f.Var((*inverse)(&o.ignoreDNS), "accept-dns", "use the tailnet's DNS settings; =false: of them only the names of nodes")
+	f.Lookup("accept-dns").NoOptDefVal = "true"
 	f.BoolVar(&o.shieldsUp, "shields-up", false, "let nobody begin a connection to this node")
 }
 
@@ -36,7 +39,7 @@ func (o *routeFlags) add(f *pflag.FlagSet) {
 func (o *routeFlags) set(n *node.Node) error {
 	n.AcceptRoutes, n.AcceptRoutesFrom = o.accept.on, o.accept.from
 	n.ExitNode, n.ExitNodeAllowLANAccess = o.exitNode, o.allowLAN
-	n.AdvertiseExitNode, n.ShieldsUp = o.advertiseExit, o.shieldsUp
+	n.AdvertiseExitNode, n.ShieldsUp, n.IgnoreDNS = o.advertiseExit, o.shieldsUp, o.ignoreDNS
 	for _, text := range o.advertise {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -46,6 +49,23 @@ func (o *routeFlags) set(n *node.Node) error {
 	}
 	return nil
 }
+
+// An inverse is the value of a flag that is true unless it is set to false, which
+// makes the variable true.
+type inverse bool
+
+// Set implements pflag.Value.
+func (i *inverse) Set(text string) error {
+	on, err := strconv.ParseBool(text)
+	*i = inverse(!on)
+	return err
+}
+
+// String implements pflag.Value.
+func (i *inverse) String() string { return strconv.FormatBool(!bool(*i)) }
+
+// Type implements pflag.Value.
+func (*inverse) Type() string { return "bool" }
 
 // An acceptRoutes is the value of --accept-routes: true, false, or a list of
 // networks and nodes.

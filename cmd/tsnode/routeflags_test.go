@@ -26,6 +26,9 @@ func TestRouteFlags(t *testing.T) {
 		{[]string{"--accept-routes=a,,b"}, false, nil, 0, false},
 		{[]string{"--advertise-routes", "10.0.0.0/8,192.168.1.0/24", "--advertise-exit-node"}, false, nil, 2, true},
 		{[]string{"--advertise-routes", "10.0.0.0"}, false, nil, 0, false},
+		{[]string{"--accept-dns"}, false, nil, 0, true},
+		{[]string{"--accept-dns=false"}, false, nil, 0, true},
+		{[]string{"--accept-dns=some"}, false, nil, 0, false},
 		{[]string{"--exit-node", "auto", "--exit-node-allow-lan-access", "--shields-up"}, false, nil, 0, true},
 	} {
 		var o routeFlags
@@ -44,6 +47,9 @@ func TestRouteFlags(t *testing.T) {
 		}
 		if n.AcceptRoutes != test.accept || !slices.Equal(n.AcceptRoutesFrom, test.from) || len(n.AdvertiseRoutes) != test.routes {
 			t.Errorf("%q: %v %q %v", test.args, n.AcceptRoutes, n.AcceptRoutesFrom, n.AdvertiseRoutes)
+		}
+		if n.IgnoreDNS != slices.Contains(test.args, "--accept-dns=false") {
+			t.Errorf("%q: the tailnet's DNS is ignored: %v", test.args, n.IgnoreDNS)
 		}
 		if slices.Contains(test.args, "auto") && (n.ExitNode != "auto" || !n.ExitNodeAllowLANAccess || !n.ShieldsUp) {
 			t.Errorf("%q: %+v", test.args, n.ExitNode)
