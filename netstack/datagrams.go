@@ -135,6 +135,13 @@ func (d *datagrams) next(b []byte) (m datagram, ok bool, err error) {
 	return m, true, nil
 }
 
+// waits reports whether there is a datagram, or an error, to read.
+func (d *datagrams) waits() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err != nil || d.queue.size > 0
+}
+
 // open copies the payload of p to b. The receive goroutine may still look at p,
 // so it is only read.
 func (d *datagrams) open(p *stack.PacketBuffer, b []byte) (m datagram) {

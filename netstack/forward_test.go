@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -172,6 +173,31 @@ func TestForwardsToHostsBehind(t *testing.T) {
 	waitFor(t, "the count", func() bool { return f.Stats().Echo == 2 }) // which comes after the answer
 	if s := f.Stats(); s.TCP != 2 || s.UDP != 2 || s.Echo != 2 || s.Failed != 0 || s.Busy != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Datagrams longer than the MTU, which travel in fragments, pass whole: the one
+// that begins a flow, too.
+func TestForwardsFragments(t *testing.T) {
+	a, _, f := forwardPair(t, nil)
+	for i, host := range []netip.Addr{host4, host6} {
+		u, err := a.DialUDP(within(t), netip.AddrPort{}, netip.AddrPortFrom(host, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		u.SetDeadline(time.Now().Add(patience))
+		sent, buf := make([]byte, 9000), make([]byte, 65535)
+		for size := len(sent); size > 1000; size -= 4000 {
+			sent[size-1] = byte(size)
+			u.Write(sent[:size])
+			if n, err := u.Read(buf); err != nil || !bytes.Equal(buf[:n], sent[:size]) {
+				t.Errorf("%d bytes to %v: %d came back, %v", size, host, n, err)
+			}
+		}
+		if s := f.Stats(); s.UDP != uint64(i+1) || s.Failed != 0 {
+			t.Errorf("%+v", s)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func (w *forwarding) takes(pkt []byte) bool {
 	if !h.IsSYN() && h.Proto != packet.UDP && !echo || w.stack.addresses.has(h.Dst.Addr()) {
 		return false
 	}
-	routed := w.routed(h.Dst.Addr()) && whole(&h, pkt)
+	routed := w.routed(h.Dst.Addr()) && (h.Proto == packet.UDP || whole(&h, pkt))
 	switch {
 	case echo && routed:
 		w.echo(&h, pkt)
@@ -41,7 +41,8 @@ func (w *forwarding) takes(pkt []byte) bool {
 }
 
 // whole reports whether a packet is no fragment, and has no extension headers:
-// nothing else begins a flow with a host behind the node.
+// nothing else begins a flow with a host behind the node, but for the first
+// fragment of a datagram.
 func whole(h *packet.Header, pkt []byte) bool {
 	if h.Version == 4 {
 		const offsetAndMore = 0x3fff // RFC 791 section 3.1

@@ -18,7 +18,8 @@ const forwardBuffer = 256 << 10
 type datagramFlow struct{ from, to netip.AddrPort }
 
 // datagram takes a datagram that begins a flow. Those of a flow that there is go
-// to its socket as any other.
+// to its socket as any other, and so do fragments: once the first has begun the
+// flow, the stack puts them together.
 func (w *forwarding) datagram(h *packet.Header, pkt []byte, routed bool) bool {
 	if _, known := w.flows.Load(datagramFlow{h.Src, h.Dst}); known {
 		return false
@@ -31,6 +32,9 @@ func (w *forwarding) datagram(h *packet.Header, pkt []byte, routed bool) bool {
 	if err != nil {
 		w.count.failed.Add(1)
 		return true
+	}
+	if !whole(h, pkt) {
+		return false
 	}
 	p := parsed(h, pkt)
 	defer p.DecRef()

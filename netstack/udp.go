@@ -72,6 +72,24 @@ func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, err
 	}
 }
 
+// WaitRead waits until Read would return at once, for a reader that has no memory
+// for a datagram before there is one.
+func (c *UDPConn) WaitRead() error {
+	c.read.mu.Lock()
+	defer c.read.mu.Unlock()
+	for {
+		if err := c.end.check(c.read); err != nil {
+			return c.fail("read", nil, err)
+		}
+		if c.in.waits() {
+			return nil
+		}
+		if err := c.end.wait(c.read); err != nil {
+			return c.fail("read", nil, err)
+		}
+	}
+}
+
 // note remembers which of our addresses a peer asked, for the replies of a
 // socket that is bound to several.
 func (c *UDPConn) note(d *datagram) {

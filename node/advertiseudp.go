@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/netstack"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -23,11 +24,11 @@ const (
 func (g gateway) udp(ctx context.Context, in *netstack.UDPConn) {
 	defer in.Close()
 	from, to := addrPortOf(in.RemoteAddr()), addrPortOf(in.LocalAddr())
-	host, ok := g.permits(packet.UDP, from, to)
+	dst, ok := g.permits(packet.UDP, from, to)
 	if !ok {
 		return
 	}
-	out, err := g.network.Dial(ctx, "udp", host.String())
+	out, err := g.network.Dial(ctx, "udp", dst.String())
 	if err != nil {
 		g.log.Debug("datagrams not forwarded", "from", from, "to", to, "err", err)
 		return
@@ -38,17 +39,23 @@ func (g gateway) udp(ctx context.Context, in *netstack.UDPConn) {
 	if to.Port() == dnsPort {
 		idle = udpIdleDNS
 	}
-	f := &datagramFlow{in: in, out: out, began: time.Now(), idle: idle}
+	f := &datagramFlow{in: source{in, in.WaitRead}, out: source{out, host.Awaiter(out)}, began: time.Now(), idle: idle}
 	defer context.AfterFunc(ctx, f.close)()
 	f.run()
 }
 
 // A datagramFlow is a forwarded flow of datagrams.
 type datagramFlow struct {
-	in, out net.Conn
+	in, out source
 	idle    time.Duration
 	began   time.Time
 	last    atomic.Int64 // nanoseconds from began to when something last went either way
+}
+
+// A source is a socket that datagrams come from, and how to wait for one.
+type source struct {
+	net.Conn
+	wait func() error
 }
 
 // run copies datagrams both ways until the flow is idle or closed.
@@ -59,26 +66,26 @@ func (f *datagramFlow) run() {
 	wg.Wait()
 }
 
-// Sizes of the memory for a datagram, in bytes. Few are longer than usual: the
-// first such is lost, and the flow has more memory from then on.
-const (
-	usualDatagram   = 2048
-	longestDatagram = 65535
-)
+// longestDatagram is how many bytes a datagram has at most: its length is a number
+// of 16 bits (RFC 768).
+const longestDatagram = 65535
+
+// datagramMemory has room for one datagram each. A flow takes it when there is one
+// to carry, and has none while it waits.
+var datagramMemory = sync.Pool{New: func() any { return new([longestDatagram]byte) }}
 
 // maxFailures is how many reads in a row may fail before a flow ends.
 const maxFailures = 16
 
 // carry copies datagrams one way. That a host refuses one, or cannot take it, does
 // not end the flow: there may be somebody for the next.
-func (f *datagramFlow) carry(to, from net.Conn) {
+func (f *datagramFlow) carry(to, from source) {
 	defer f.close()
-	buf := make([]byte, usualDatagram+1) // one more, to see that there is more
 	from.SetReadDeadline(time.Now().Add(f.idle))
 	for failures := 0; failures < maxFailures; {
-		n, err := from.Read(buf)
-		switch {
+		switch err := f.carryOne(to, from); {
 		case err == nil:
+			failures = 0
 		case errors.Is(err, net.ErrClosed):
 			return
 		case isTimeout(err):
@@ -87,19 +94,26 @@ func (f *datagramFlow) carry(to, from net.Conn) {
 				return
 			}
 			from.SetReadDeadline(time.Now().Add(left))
-			continue
 		default:
 			failures++
-			continue
 		}
-		failures = 0
-		f.last.Store(int64(time.Since(f.began)))
-		if n == len(buf) && n <= longestDatagram {
-			buf = make([]byte, longestDatagram+1)
-			continue
-		}
-		to.Write(buf[:n])
 	}
+}
+
+// carryOne waits for a datagram and copies it. The error is one of reading.
+func (f *datagramFlow) carryOne(to, from source) error {
+	if err := from.wait(); err != nil {
+		return err
+	}
+	buf := datagramMemory.Get().(*[longestDatagram]byte)
+	defer datagramMemory.Put(buf)
+	n, err := from.Read(buf[:])
+	if err != nil {
+		return err
+	}
+	f.last.Store(int64(time.Since(f.began)))
+	to.Write(buf[:n])
+	return nil
 }
 
 // left is how long the flow may still be idle.
