@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -99,6 +100,48 @@ func TestWhoIs(t *testing.T) {
 	}
 	if c := server.Capabilities(ip4, netip.MustParseAddr("8.8.8.8")); len(c) != 0 {
 		t.Errorf("capabilities towards somebody else: %s", c)
+	}
+}
+
+// SVC-118: capabilities towards a service are those towards its addresses of the
+// same family, and towards one of them those towards that one.
+func TestServiceCapabilities(t *testing.T) {
+	tailnet := startDevnet(t, devnet.Config{})
+	server, member := newNode(t, tailnet, "server"), newNode(t, tailnet, "member")
+	up(t, server)
+	up(t, member)
+	src, src6 := member.TailscaleIPs()
+	hosted := json.RawMessage(`{"svc:web": ["100.65.0.1", "100.65.0.2", "fd7a:115c:a1e0::65"], "svc:db": ["100.65.0.3"]}`)
+	if err := tailnet.SetAttributes("server", netmap.CapMap{"service-host": {hosted}}); err != nil {
+		t.Fatal(err)
+	}
+	grant := func(dst, name string) string {
+		return `{"SrcIPs": ["*"], "CapGrant": [{"Dsts": ["` + dst + `"], "CapMap": {"example.com/role": [{"name": "` + name + `"}]}}]}`
+	}
+	frame := `{"PacketFilters": {"services": [` + grant("100.65.0.2/32", "second") + `,` + grant("100.65.0.0/30", "any") + `,` + grant("fd7a:115c:a1e0::65/128", "six") + `]}}`
+	if err := tailnet.SendRaw("server", []byte(frame)); err != nil {
+		t.Fatal(err)
+	}
+	of := func(caps map[string][]json.RawMessage) string {
+		return strings.Join(roles(t, &node.WhoIsResponse{CapMap: caps}), " ")
+	}
+	eventually(t, "the grants and the attribute", func() bool { return of(server.ServiceCapabilities(src6, "svc:web")) == "six" })
+	for _, test := range []struct {
+		what, got, want string
+	}{
+		{"both addresses", of(server.ServiceCapabilities(src, "svc:web")), "any second any"},
+		{"the other service", of(server.ServiceCapabilities(src, "svc:db")), "any"},
+		{"one address", of(server.Capabilities(src, netip.MustParseAddr("100.65.0.2"))), "second any"},
+		{"no service", of(server.ServiceCapabilities(src, "svc:none")), ""},
+		{"a service that others host", of(member.ServiceCapabilities(src, "svc:web")), ""},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: %q, want %q", test.what, test.got, test.want)
+		}
+	}
+	var idle node.Node
+	if idle.ServiceCapabilities(src, "svc:web") != nil {
+		t.Error("a node that does not run grants something")
 	}
 }
 

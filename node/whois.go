@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/seed94491740/tsnode/key"
@@ -153,6 +154,31 @@ func (n *Node) Capabilities(src, dst netip.Addr) map[string][]json.RawMessage {
 		dst = ownAddr(nm, src)
 	}
 	return p.data.Caps(src, dst.Unmap())
+}
+
+// ServiceCapabilities returns what the policy grants src towards a service that
+// this node hosts, by a name such as svc:web: that towards all of its addresses of
+// src's family (SVC-118). It is nil when nothing is granted, and for a service that
+// this node does not host.
+func (n *Node) ServiceCapabilities(src netip.Addr, service string) map[string][]json.RawMessage {
+	nm := n.netmap()
+	if nm == nil {
+		return nil
+	}
+	var all map[string][]json.RawMessage
+	src = src.Unmap()
+	for _, a := range nm.ServiceAddrs(service) {
+		if a.Is4() != src.Is4() {
+			continue
+		}
+		for name, values := range n.Capabilities(src, a) {
+			if all == nil {
+				all = make(map[string][]json.RawMessage)
+			}
+			all[name] = append(slices.Clip(all[name]), values...)
+		}
+	}
+	return all
 }
 
 // ownAddr returns our own address of the family of a; not valid when we have
