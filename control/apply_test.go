@@ -175,7 +175,7 @@ func TestNilLeavesUnchanged(t *testing.T) { // CTL-39
 	}
 }
 
-func TestFilterComposition(t *testing.T) { // CTL-37
+func TestFilterComposition(t *testing.T) { // CTL-37, SVC-15
 	rule := func(src string) string { return `[{"SrcIPs":["` + src + `"]}]` }
 	for name, test := range map[string]struct {
 		frames []string
@@ -432,6 +432,8 @@ func TestSamePeerSeesEveryField(t *testing.T) {
 			*v = netip.MustParseAddr("100.64.0.9")
 		case *netmap.CapMap:
 			*v = netmap.CapMap{"a": nil}
+		case **netmap.Exit:
+			*v = &netmap.Exit{Priority: 5}
 		default:
 			switch f.Kind() {
 			case reflect.String:

@@ -35,6 +35,7 @@ type sentNode struct {
 	Hostinfo      struct {
 		OS, Hostname string
 		Services     []Service
+		Location     *Location
 	}
 	Created             time.Time
 	Cap                 int
@@ -51,6 +52,8 @@ type sentNode struct {
 
 	SelfNodeV4MasqAddrForThisPeer *netip.Addr
 	SelfNodeV6MasqAddrForThisPeer *netip.Addr
+
+	ExitNodeDNSResolvers []netmap.Resolver
 }
 
 // Bounds of what a nodeReader shares between peers.
@@ -147,6 +150,7 @@ func (r *nodeReader) peer(n *sentNode) (*netmap.Peer, error) {
 
 		MasqV4: orZeroValue(n.SelfNodeV4MasqAddrForThisPeer),
 		MasqV6: orZeroValue(n.SelfNodeV6MasqAddrForThisPeer),
+		Exit:   exitOf(n),
 
 		Authorized:          n.MachineAuthorized,
 		Expired:             n.Expired,
@@ -185,6 +189,20 @@ func allowedIPs(n *sentNode, addresses []netip.Prefix) []netip.Prefix {
 		return addresses
 	}
 	return exact(n.AllowedIPs)
+}
+
+// exitOf returns what a node says of itself as a way to the Internet; nil for
+// most.
+func exitOf(n *sentNode) *netmap.Exit {
+	at := n.Hostinfo.Location
+	if at == nil && len(n.ExitNodeDNSResolvers) == 0 {
+		return nil
+	}
+	e := &netmap.Exit{DNS: exact(n.ExitNodeDNSResolvers), Located: at != nil}
+	if at != nil {
+		e.Latitude, e.Longitude, e.Priority = at.Latitude, at.Longitude, at.Priority
+	}
+	return e
 }
 
 // legacyDERP is the address in front of the region in the old form of a home
@@ -324,7 +342,7 @@ func samePeer(a, b *netmap.Peer) bool {
 		a.MasqV4 == b.MasqV4 && a.MasqV6 == b.MasqV6 &&
 		a.PeerAPI4 == b.PeerAPI4 && a.PeerAPI6 == b.PeerAPI6 && a.PeerAPIDNS == b.PeerAPIDNS &&
 		a.Authorized == b.Authorized && a.Expired == b.Expired && a.UnsignedPeerAPIOnly == b.UnsignedPeerAPIOnly &&
-		a.WireGuardOnly == b.WireGuardOnly && a.Jailed == b.Jailed
+		a.WireGuardOnly == b.WireGuardOnly && a.Jailed == b.Jailed && a.Exit.Same(b.Exit)
 }
 
 func sameCaps(a, b netmap.CapMap) bool {

@@ -21,6 +21,7 @@ type peer struct {
 	tunnel atomic.Pointer[wireguard.Peer] // nil until first used
 	path   atomic.Pointer[Path]           // nil: by the network map
 	region atomic.Uint32                  // relay region last heard through; 0 = none
+	rank   int32                          // priority of node, as the newest table has it; only its builder looks
 	noted  atomic.Int64                   // tick when Hooks.Sending was last called; 0 = never
 }
 
@@ -30,7 +31,11 @@ func newPeer(n *netmap.Peer) *peer {
 	return p
 }
 
-func comparePeers(a, b *peer) int { return cmp.Compare(a.id, b.id) }
+// comparePeers orders peers that have a route to the same network: the one that
+// the server prefers, then the one with the lowest node ID (SVC-41).
+func comparePeers(a, b *peer) int {
+	return cmp.Or(cmp.Compare(b.rank, a.rank), cmp.Compare(a.id, b.id))
+}
 
 // A table is all peers and overlay routes of one network map. It is immutable.
 type table struct {
@@ -162,6 +167,9 @@ func (b *tableBuilder) replace(i, j int) {
 	if j >= 0 {
 		c.newNode = b.new.nodes[j]
 		c.newPeer = b.admit(c)
+		if c.newPeer != nil {
+			c.newPeer.rank = int32(c.newNode.Priority())
+		}
 		b.new.peers[j] = c.newPeer
 		b.exempt += exemption(c.newNode)
 	}
@@ -256,11 +264,12 @@ func (b *tableBuilder) all() *routes {
 func (b *tableBuilder) reroute(e *routeEdit, c change) {
 	before := b.prefixes(c.oldNode, c.oldPeer)
 	after := b.prefixes(c.newNode, c.newPeer)
-	if c.oldPeer == c.newPeer && slices.Equal(before, after) {
+	moved := c.oldPeer != c.newPeer || c.newPeer != nil && c.oldNode.Priority() != c.newNode.Priority()
+	if !moved && slices.Equal(before, after) {
 		return
 	}
 	for _, prefix := range before {
-		if c.oldPeer != c.newPeer || !slices.Contains(after, prefix) {
+		if moved || !slices.Contains(after, prefix) {
 			e.remove(prefix, c.oldPeer)
 		}
 	}

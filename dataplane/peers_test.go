@@ -136,6 +136,39 @@ func TestSamePrefixTwice(t *testing.T) {
 	}
 }
 
+// TestSamePrefixByPriority covers the other tie of SVC-41: the peer whose location
+// has the higher priority wins, whichever came first and whenever that changes.
+func TestSamePrefixByPriority(t *testing.T) {
+	pol := &Policy{AcceptRoutes: true}
+	ranked := func(id int, priority int) *netmap.Peer {
+		n := node(id, "10.0.0.0/8")
+		n.Exit = &netmap.Exit{Priority: priority}
+		return n
+	}
+	plain := node(2, "10.0.0.0/8")
+	tab := emptyTable()
+	for _, step := range []struct {
+		nm   *netmap.Netmap
+		want string
+	}{
+		{netmapOf(ranked(1, 0), plain, ranked(3, 0)), "1"},
+		{netmapOf(ranked(1, 0), plain, ranked(3, 7)), "3"},
+		{netmapOf(ranked(1, 9), plain, ranked(3, 7)), "1"},
+		{netmapOf(ranked(1, -1), plain, ranked(3, -1)), "2"},
+		{netmapOf(ranked(1, 5), plain, ranked(3, 5)), "1"},
+		{netmapOf(plain, ranked(3, 5)), "3"},
+		{netmapOf(plain), "2"},
+	} {
+		tab, _ = tab.next(step.nm, pol)
+		if got := tab.ownerIDs("10.1.1.1"); got != step.want {
+			t.Errorf("changed: owner %s, want %s", got, step.want)
+		}
+		if fresh, _ := emptyTable().next(step.nm, pol); fresh.ownerIDs("10.1.1.1") != step.want {
+			t.Errorf("made anew: owner %s, want %s", fresh.ownerIDs("10.1.1.1"), step.want)
+		}
+	}
+}
+
 func TestKeyChangeReplacesThePeer(t *testing.T) {
 	old := node(1, "")
 	tab, _ := emptyTable().next(netmapOf(old), new(Policy))

@@ -8,14 +8,13 @@ import (
 )
 
 // Routes say which peer owns an overlay address: the longest prefix wins, and
-// of peers that contribute the same prefix the one with the lowest node ID
-// (SVC-41). They are immutable: a change is a new value that shares what did not
+// of peers that contribute the same prefix the first by comparePeers (SVC-41). They are immutable: a change is a new value that shares what did not
 // change.
 type routes struct {
 	owners *bart.Table[*peer]
 
-	// contested has all peers of each prefix that several contribute, in order
-	// of node ID; owners has the first of them.
+	// contested has all peers of each prefix that several contribute, in order;
+	// owners has the first of them.
 	contested map[netip.Prefix][]*peer
 }
 

@@ -74,7 +74,8 @@ func (t *Table) addSearch(domains []string) {
 // addRoutes finds out who answers for what (SVC-68, SVC-69): suffixes without a
 // resolver are ours alone.
 func (t *Table) addRoutes(c *netmap.DNSConfig) {
-	byExit, exitDNS := t.exitNode()
+	exit := t.exitNode()
+	byExit, exitDNS := t.answers(exit)
 	routes := make(map[string][]netmap.Resolver)
 	if t.magic && t.suffix != "" {
 		for _, zone := range magicZones(t.suffix) {
@@ -103,18 +104,21 @@ func (t *Table) addRoutes(c *netmap.DNSConfig) {
 		}
 		t.routes[suffix] = t.plan(resolvers)
 	}
-	t.addDefault(c, byExit, exitDNS)
+	t.addDefault(c, exit, byExit, exitDNS)
 }
 
 // addDefault chooses whom to ask for what has no route (SVC-69).
-func (t *Table) addDefault(c *netmap.DNSConfig, byExit netmap.Resolver, exitDNS bool) {
+func (t *Table) addDefault(c *netmap.DNSConfig, exit *netmap.Peer, byExit netmap.Resolver, exitDNS bool) {
 	resolvers := c.Resolvers
 	switch {
 	case exitDNS:
 		if resolvers = withExitNode(resolvers); len(resolvers) == 0 {
 			resolvers = []netmap.Resolver{byExit}
 		}
-	case len(resolvers) == 0 && t.prefs.ExitNode != "":
+	case len(resolvers) > 0:
+	case exit != nil && exit.WireGuardOnly && exit.Exit != nil && len(exit.Exit.DNS) > 0:
+		resolvers = exit.Exit.DNS
+	case t.prefs.ExitNode != "":
 		resolvers = c.FallbackResolvers
 	}
 	if len(resolvers) > 0 {
@@ -122,22 +126,26 @@ func (t *Table) addDefault(c *netmap.DNSConfig, byExit netmap.Resolver, exitDNS 
 	}
 }
 
-// exitNode returns the resolver that the exit node in use is. It reports false
-// without one, and for one that answers no questions of others (SVC-89).
-func (t *Table) exitNode() (netmap.Resolver, bool) {
+// exitNode returns the exit node in use; nil without one.
+func (t *Table) exitNode() *netmap.Peer {
 	if t.prefs.ExitNode == "" {
-		return netmap.Resolver{}, false
+		return nil
 	}
 	i := slices.IndexFunc(t.netmap.Peers, func(p *netmap.Peer) bool { return p.StableID == t.prefs.ExitNode })
 	if i < 0 {
+		return nil
+	}
+	return t.netmap.Peers[i]
+}
+
+// answers returns the resolver that an exit node is. It reports false for none,
+// and for one that answers no questions of others (SVC-89).
+func (t *Table) answers(exit *netmap.Peer) (netmap.Resolver, bool) {
+	if exit == nil || !exit.AnswersDNS() {
 		return netmap.Resolver{}, false
 	}
-	p := t.netmap.Peers[i]
-	at := p.PeerAPI(t.netmap.Self)
-	if !at.IsValid() || !p.AnswersDNS() {
-		return netmap.Resolver{}, false
-	}
-	return netmap.Resolver{Addr: "http://" + at.String() + peerPath}, true
+	at := exit.PeerAPI(t.netmap.Self)
+	return netmap.Resolver{Addr: "http://" + at.String() + peerPath}, at.IsValid()
 }
 
 // peerPath is where a peer answers DNS; SVC-78.

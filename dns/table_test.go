@@ -86,6 +86,13 @@ func TestSVC68Authority(t *testing.T) {
 	})
 }
 
+// plainExit makes the exit node one of plain WireGuard that comes with a resolver.
+func plainExit(nm *netmap.Netmap) {
+	exit := nm.Peers[3]
+	exit.WireGuardOnly, exit.PeerAPIDNS, exit.PeerAPI4, exit.PeerAPI6 = true, false, 0, 0
+	exit.Exit = &netmap.Exit{DNS: []netmap.Resolver{{Addr: "10.64.0.1"}}}
+}
+
 // SVC-69: whom a question without a route goes to, and SVC-85 and SVC-89: an exit
 // node that answers DNS.
 func TestSVC69DefaultResolvers(t *testing.T) {
@@ -126,6 +133,18 @@ func TestSVC69DefaultResolvers(t *testing.T) {
 		},
 		"exit node without peerAPI": {
 			func(nm *netmap.Netmap) { nm.Peers[3].PeerAPI4, nm.Peers[3].PeerAPI6, nm.DNS.Resolvers = 0, 0, nil }, withExit,
+			"-> . 192.0.2.99:53", "-> corp.example. 10.0.0.53:53 10.0.0.54:5353",
+		},
+		"exit node of plain WireGuard": {
+			func(nm *netmap.Netmap) { plainExit(nm); nm.DNS.Resolvers = nil }, withExit,
+			"-> . 10.64.0.1:53", "-> corp.example. 10.0.0.53:53 10.0.0.54:5353",
+		},
+		"exit node of plain WireGuard with global resolvers": {
+			plainExit, withExit,
+			"-> . 192.0.2.53:53", "-> corp.example. 10.0.0.53:53 10.0.0.54:5353",
+		},
+		"exit node of plain WireGuard without resolvers": {
+			func(nm *netmap.Netmap) { plainExit(nm); nm.DNS.Resolvers, nm.Peers[3].Exit.DNS = nil, nil }, withExit,
 			"-> . 192.0.2.99:53", "-> corp.example. 10.0.0.53:53 10.0.0.54:5353",
 		},
 		"exit node that is gone": {

@@ -92,6 +92,8 @@ type Peer struct {
 
 	MasqV4, MasqV6 netip.Addr // the addresses by which this peer knows us (CTL-48)
 
+	Exit *Exit // what the server says of it as a way to the Internet; nil = nothing
+
 	PeerAPI4, PeerAPI6  uint16 // its peerAPI's ports; 0 = none
 	PeerAPIDNS          bool   // it answers DNS over peerAPI
 	Authorized          bool   // an admin has approved it

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
@@ -77,6 +78,50 @@ func exitPeer(id netmap.NodeID, home int, online netmap.Online, suggested bool) 
 	return p
 }
 
+// located puts a peer of plain WireGuard at a place.
+func located(id netmap.NodeID, lat, long float64, priority int) *netmap.Peer {
+	p := exitPeer(id, 0, netmap.OnlineUnknown, true)
+	p.WireGuardOnly, p.Exit = true, &netmap.Exit{Located: true, Latitude: lat, Longitude: long, Priority: priority}
+	return p
+}
+
+// SVC-43: of exit nodes without a home relay one of the nearest is chosen, as the
+// place of our own home relay tells, and of these the one with the highest
+// priority; one with a home relay is before all of them.
+func TestExitByPlace(t *testing.T) {
+	zurich, basel, oslo := located(1, 47.37, 8.54, 1), located(2, 47.56, 7.59, 5), located(3, 59.91, 10.75, 9)
+	nowhere, relayed := exitPeer(4, 0, netmap.OnlineUnknown, true), exitPeer(5, 7, netmap.OnlineUnknown, true)
+	nowhere.WireGuardOnly = true
+	bern := &netmap.Region{Latitude: 46.95, Longitude: 7.45}
+	for _, test := range []struct {
+		name     string
+		home     *netmap.Region
+		steering bool
+		peers    []*netmap.Peer
+		want     *netmap.Peer
+	}{
+		{"the priority of those as near", bern, false, []*netmap.Peer{zurich, basel, oslo, nowhere}, basel},
+		{"the nearest", bern, false, []*netmap.Peer{zurich, oslo, nowhere}, zurich},
+		{"one without a place if there is no other", bern, false, []*netmap.Peer{nowhere}, nowhere},
+		{"one with a home relay", bern, false, []*netmap.Peer{zurich, basel, oslo, relayed}, relayed},
+		{"priority alone when steered", bern, true, []*netmap.Peer{zurich, basel, oslo, relayed}, oslo},
+		{"priority alone when our place is unknown", nil, false, []*netmap.Peer{zurich, basel, oslo}, oslo},
+		{"the lowest ID", bern, false, []*netmap.Peer{located(6, 47, 7, 1), zurich}, zurich},
+	} {
+		v := &vantage{home: test.home}
+		self := &netmap.Peer{ID: 9}
+		if test.steering {
+			self.CapMap = netmap.CapMap{attrSteering: nil}
+		}
+		if got := v.suggest(&netmap.Netmap{Self: self, Peers: test.peers}); got != test.want {
+			t.Errorf("%s: node %d, want %d", test.name, got.ID, test.want.ID)
+		}
+	}
+	if d := greatCircle(46.95, 7.45, 59.91, 10.75); d < 1440e3 || d > 1470e3 {
+		t.Errorf("Bern to Oslo: %.0f m, want about 1,457 km", d)
+	}
+}
+
 // SVC-43: which exit node is chosen.
 func TestChooseExit(t *testing.T) {
 	far, near := exitPeer(1, 1, netmap.OnlineYes, false), exitPeer(2, 2, netmap.OnlineYes, false)
@@ -120,7 +165,7 @@ func TestDatagramFlowIdles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, in := net.Pipe()
 		out, hostSide := net.Pipe()
-		f := &datagramFlow{in: in, out: out, began: time.Now(), idle: udpIdle}
+		f := &datagramFlow{in: sourceOf(in), out: sourceOf(out), began: time.Now(), idle: udpIdle}
 		ended := make(chan time.Time, 1)
 		go func() {
 			f.run()
@@ -142,22 +187,25 @@ func TestDatagramFlowIdles(t *testing.T) {
 	})
 }
 
-// A datagram longer than usual is lost, not cut; the next one passes.
-func TestDatagramFlowGrows(t *testing.T) {
+// sourceOf is a pipe as a source.
+func sourceOf(c net.Conn) source { return source{c, host.Awaiter(c)} }
+
+// Datagrams of all lengths pass whole, the first one too.
+func TestDatagramFlowCarriesAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, in := net.Pipe()
 		out, hostSide := net.Pipe()
-		f := &datagramFlow{in: in, out: out, began: time.Now(), idle: udpIdle}
+		f := &datagramFlow{in: sourceOf(in), out: sourceOf(out), began: time.Now(), idle: udpIdle}
 		done := make(chan struct{})
 		go func() { defer close(done); f.run() }()
-		long := make([]byte, usualDatagram+1)
-		go func() {
-			peer.Write(long)
-			peer.Write(long)
-		}()
-		buf := make([]byte, longestDatagram)
-		if n, err := hostSide.Read(buf); n != len(long) || err != nil {
-			t.Errorf("%d bytes, %v", n, err)
+		buf := make([]byte, longestDatagram+1)
+		for _, size := range []int{longestDatagram, 1, 2049} {
+			for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}} {
+				go way[0].Write(make([]byte, size))
+				if n, err := way[1].Read(buf); n != size || err != nil {
+					t.Errorf("%d bytes of %d, %v", n, size, err)
+				}
+			}
 		}
 		f.close()
 		<-done

@@ -80,7 +80,9 @@ type Node struct {
 	// AdvertiseExitNode offers to route to the Internet.
 	AdvertiseExitNode bool
 
-	// ShieldsUp lets nobody begin a flow with this node (SVC-27).
+	// ShieldsUp lets nobody begin a flow with this node (SVC-27). This and all from
+	// IgnoreDNS on may change while the node runs, by EditPreferences, and are what
+	// the fields say again on the next start: no preference is kept in the state.
 	ShieldsUp bool
 
 	// DialMode says what Dial does with addresses to which the tailnet has no route.

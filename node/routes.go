@@ -76,7 +76,8 @@ func (n *Node) Preferences() Preferences {
 // EditPreferences changes preferences of the node, which it starts if necessary.
 // They are in force when it returns; only the packet pipeline takes some
 // milliseconds more, and the tailnet as long as it takes. Those that make no sense
-// are refused, and nothing changes. They last until the node closes.
+// are refused, and nothing changes. They last until the node closes: a program that
+// wants them to last longer keeps them itself, and sets the fields before Start.
 func (n *Node) EditPreferences(edit func(*Preferences)) error {
 	if err := n.Start(); err != nil {
 		return err

@@ -2,11 +2,8 @@ package node
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/netmap"
@@ -16,9 +13,6 @@ import (
 // autoExitNode is the exit node that stands for any; with autoExitAny it means the
 // same (SVC-43).
 const autoExitNode, autoExitAny = "auto", "auto:any"
-
-// attrSuggestExit is on peers that the server suggests as exit nodes.
-const attrSuggestExit = "suggest-exit-node"
 
 // An exitState is the exit node in use.
 type exitState struct {
@@ -42,7 +36,7 @@ func (r *router) chooseExit(p *Preferences, nm *netmap.Netmap) exitState {
 	}
 	var exit *netmap.Peer
 	if p.ExitNode == autoExitNode || p.ExitNode == autoExitAny {
-		if exit = r.suggest(nm); exit == nil {
+		if exit = r.vantage(nm).suggest(nm); exit == nil {
 			s.problem = "no node of the tailnet offers to be one"
 		}
 	} else if exit = lookupPeer(nm, p.ExitNode); exit == nil || exit == nm.Self {
@@ -65,74 +59,6 @@ func (r *router) chooseExit(p *Preferences, nm *netmap.Netmap) exitState {
 // offersExit reports whether Internet traffic may go through a peer.
 func offersExit(p *netmap.Peer) bool {
 	return slices.ContainsFunc(p.AllowedIPs, func(r netip.Prefix) bool { return r.Bits() == 0 })
-}
-
-// suggest chooses an exit node: of those online, or of all if none is, of those
-// that the server suggests, or of all if it suggests none, the one in use, else
-// the one whose home relay is the nearest. nil when no node offers to be one.
-func (r *router) suggest(nm *netmap.Netmap) *netmap.Peer {
-	var all []*netmap.Peer
-	for _, p := range nm.Peers {
-		if offersExit(p) && p.Routable() {
-			all = append(all, p)
-		}
-	}
-	all = prefer(all, func(p *netmap.Peer) bool { return p.Online != netmap.OnlineNo })
-	all = prefer(all, func(p *netmap.Peer) bool { return p.CapMap.Has(attrSuggestExit) })
-	all = prefer(all, func(p *netmap.Peer) bool { return p.StableID == r.exit.Get().id })
-	if len(all) == 0 {
-		return nil
-	}
-	latency := r.regionLatency()
-	distance := func(p *netmap.Peer) float64 {
-		if d, ok := latency[p.HomeDERP]; ok {
-			return d
-		}
-		return math.Inf(1)
-	}
-	return slices.MinFunc(all, func(a, b *netmap.Peer) int {
-		switch da, db := distance(a), distance(b); {
-		case da < db:
-			return -1
-		case da > db:
-			return 1
-		}
-		return compareIDs(a, b)
-	})
-}
-
-func compareIDs(a, b *netmap.Peer) int {
-	if a.ID < b.ID {
-		return -1
-	}
-	return 1
-}
-
-// prefer returns those that are good, or all if none is.
-func prefer(all []*netmap.Peer, good func(*netmap.Peer) bool) []*netmap.Peer {
-	var kept []*netmap.Peer
-	for _, p := range all {
-		if good(p) {
-			kept = append(kept, p)
-		}
-	}
-	if len(kept) == 0 {
-		return all
-	}
-	return kept
-}
-
-// regionLatency returns how far relay regions are, in seconds.
-func (r *runtime) regionLatency() map[int]float64 {
-	latency := make(map[int]float64)
-	for name, d := range r.netInfo.Get().DERPLatency { // "<region>-v4" or "-v6"
-		number, _, _ := strings.Cut(name, "-")
-		region, err := strconv.Atoi(number)
-		if best, known := latency[region]; err == nil && (!known || d < best) {
-			latency[region] = d
-		}
-	}
-	return latency
 }
 
 // A way is how packets to an address leave the node.
