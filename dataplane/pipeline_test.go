@@ -141,8 +141,9 @@ func TestSubnetAndExit(t *testing.T) {
 	})
 }
 
-// TestMasquerade covers SVC-33: b knows a as 100.99.0.1. Flows are noted before
-// their source is translated, so that answers pass without any rule (SVC-24).
+// TestMasquerade covers SVC-33, and the order of SVC-32: b knows a as 100.99.0.1.
+// Flows are noted before their source is translated, and answers are judged after
+// their destination is, so that they pass without any rule (SVC-24).
 func TestMasquerade(t *testing.T) {
 	pair(t, nil, func(t *testing.T, a, b *testNode) {
 		seenByB := a.self()

@@ -105,7 +105,8 @@ func (w *serviceWorld) askFrom(h *simnet.Host, to netip.Addr, name string) strin
 	return text(w.t, buf[:n])
 }
 
-// SVC-81: DNS on the service addresses, over UDP and TCP, once it is wanted.
+// SVC-58, SVC-81: DNS on the service addresses, over UDP and TCP, once it is
+// wanted; each question of a socket is answered.
 func TestSVC81Service(t *testing.T) {
 	inServiceWorld(t, func(t *testing.T, w *serviceWorld) {
 		ok := w.says(dnsmessage.RCodeSuccess, "192.0.2.7")

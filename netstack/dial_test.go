@@ -86,7 +86,8 @@ func TestDialItself(t *testing.T) {
 	silent(t, s) // nothing of it leaves the node (SVC-55)
 }
 
-// What a dial that cannot work returns.
+// What a dial that cannot work returns. An address of the node without a listener
+// refuses (SVC-52).
 func TestDialErrors(t *testing.T) {
 	a, _ := pair(t)
 	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)

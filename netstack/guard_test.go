@@ -48,7 +48,8 @@ func bulk(t *testing.T, dst netip.Addr, size int, look func(o *packet.Outbound))
 }
 
 // TCP's headers lie in one piece, super-packets are of the size that one sendmsg
-// takes, with a partial checksum, and their pieces fit the MTU (WG-63).
+// takes, with a partial checksum, and their pieces fit the MTU, which is that of
+// SVC-38 (WG-63).
 func TestGuardSuperPackets(t *testing.T) {
 	for _, dst := range []netip.Addr{b4, b6} {
 		largest, cut := 0, 0

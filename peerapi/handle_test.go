@@ -46,7 +46,7 @@ func TestSVC86HostOriginReferer(t *testing.T) {
 	})
 }
 
-// SVC-86: a peer that knows us by a masquerade address asks for that one only.
+// SVC-34, SVC-86: a peer that knows us by a masquerade address asks for that one only.
 func TestSVC86MasqueradeAddress(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.change(func() { w.caller.Node.MasqV4 = masq4 })
