@@ -21,6 +21,12 @@ type callers struct {
 	mu  sync.Mutex
 	all int
 	of  map[netmap.StableID]int // connections of each node; bounded by maxConns
+
+	asking map[netmap.StableID]int // requests under way of each node; bounded by maxRequests
+}
+
+func newCallers(ctx context.Context, s *Server, ln net.Listener) *callers {
+	return &callers{Listener: ln, server: s, ctx: ctx, of: make(map[netmap.StableID]int), asking: make(map[netmap.StableID]int)}
 }
 
 // Accept returns the next connection, a *conn.
@@ -78,6 +84,25 @@ func (l *callers) leave(id netmap.StableID) {
 	}
 }
 
+// ask counts a request of a node, if it may have one more under way.
+func (l *callers) ask(id netmap.StableID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asking[id] == maxRequestsOf {
+		return false
+	}
+	l.asking[id]++
+	return true
+}
+
+func (l *callers) answered(id netmap.StableID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asking[id]--; l.asking[id] == 0 {
+		delete(l.asking, id)
+	}
+}
+
 // A conn is a connection of a peer.
 type conn struct {
 	net.Conn
@@ -96,10 +121,10 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// callerKey is the context's key of a request's *Caller.
-type callerKey struct{}
+// connKey is the context's key of a request's *conn.
+type connKey struct{}
 
 // connContext lets handle know who asks.
 func connContext(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, callerKey{}, &c.(*conn).caller)
+	return context.WithValue(ctx, connKey{}, c)
 }

@@ -22,16 +22,14 @@ type request struct {
 // handle answers a request.
 func (s *Server) handle(w http.ResponseWriter, hr *http.Request) {
 	s.count.requests.Add(1)
-	select {
-	case s.requests <- struct{}{}:
-		defer func() { <-s.requests }()
-	default:
+	c := hr.Context().Value(connKey{}).(*conn) // of connContext
+	if !s.begin(c) {
 		s.count.busy.Add(1)
 		http.Error(w, "too many requests at a time; ask again", http.StatusServiceUnavailable)
 		return
 	}
-	r := &request{Request: hr, server: s, self: s.config.Self()}
-	r.caller, _ = hr.Context().Value(callerKey{}).(*Caller)
+	defer s.done(c)
+	r := &request{Request: hr, server: s, self: s.config.Self(), caller: &c.caller}
 	if from, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
 		r.from = from.Addr().Unmap()
 	}
@@ -45,6 +43,25 @@ func (s *Server) handle(w http.ResponseWriter, hr *http.Request) {
 		harden(w.Header())
 	}
 	r.route(w)
+}
+
+// begin counts a request as under way, unless too many are.
+func (s *Server) begin(c *conn) bool {
+	if !c.callers.ask(c.caller.Node.StableID) {
+		return false
+	}
+	select {
+	case s.requests <- struct{}{}:
+		return true
+	default:
+		c.callers.answered(c.caller.Node.StableID)
+		return false
+	}
+}
+
+func (s *Server) done(c *conn) {
+	<-s.requests
+	c.callers.answered(c.caller.Node.StableID)
 }
 
 // route answers a request that may be answered.
@@ -63,7 +80,7 @@ func (r *request) route(w http.ResponseWriter) {
 // (SVC-86).
 func (r *request) refusal() string {
 	switch {
-	case r.self == nil || r.caller == nil || !r.from.IsValid():
+	case r.self == nil || !r.from.IsValid():
 		return "this node has left its tailnet"
 	case r.Header["Referer"] != nil:
 		return "unexpected Referer"

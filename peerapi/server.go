@@ -20,6 +20,7 @@ const (
 	maxConns        = 64 // connections at a time
 	maxConnsOfPeer  = 16 // of one node
 	maxRequests     = 64 // under way; more are answered with status 503
+	maxRequestsOf   = 32 // of those, from one node
 	maxStreams      = 32 // of one HTTP/2 connection at a time
 	maxHeaderBytes  = 16 << 10
 	maxHeaderWait   = 10 * time.Second // until a request's header has come
@@ -191,7 +192,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	peers := &callers{Listener: ln, server: s, ctx: ctx, of: make(map[netmap.StableID]int)}
+	peers := newCallers(ctx, s, ln)
 	h := s.httpServer(peers)
 	defer s.await(peers)
 	defer h.Close()

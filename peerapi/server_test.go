@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,6 +203,46 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 		if got := w.do("GET", "/", nil); got.status != http.StatusOK || w.server.Stats().Busy != 1 {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// One node cannot have so many requests under way that there is no room for those
+// of others.
+func TestRequestsOfOneNodeAreBounded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.change(func() {
+			w.answer = func(ctx context.Context, q []byte) ([]byte, error) { <-ctx.Done(); return q, ctx.Err() }
+		})
+		tr := w.client(w.peer, true)
+		tr.DisableKeepAlives = false
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://peer/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := tr.RoundTrip(req) // makes the connection that the others share
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		var asking sync.WaitGroup
+		for range maxRequestsOf {
+			asking.Go(func() { w.doBy(tr, "GET", "/dns-query?dns=AAAA", nil) })
+		}
+		synctest.Wait()
+		if got := w.do("GET", "/", nil); got.status != http.StatusServiceUnavailable {
+			t.Errorf("one more of the node: %+v", got)
+		}
+		first := w.caller.Node
+		w.change(func() { w.caller.Node = newNode(3, "third.", peer4) })
+		if got := w.do("GET", "/", nil); got.status != http.StatusOK {
+			t.Errorf("another node: %+v", got)
+		}
+		asking.Wait() // each for dnsTimeout
+		w.change(func() { w.caller.Node = first })
+		if got := w.do("GET", "/", nil); got.status != http.StatusOK || w.server.Stats().Busy != 1 {
+			t.Errorf("once they are answered: %+v, %+v", got, w.server.Stats())
 		}
 	})
 }
