@@ -18,7 +18,8 @@ func IsTailscale(a netip.Addr) bool {
 }
 
 // notInternet is what a default route through us does not reach, besides the
-// host's own networks (SVC-17).
+// host's own networks (SVC-17). Private addresses of IPv6 (RFC 4193) are among it
+// as those of IPv4 are: clouds have services for the machine itself there.
 var notInternet = prefixSet(
 	netip.MustParsePrefix("10.0.0.0/8"),
 	netip.MustParsePrefix("172.16.0.0/12"),
@@ -28,7 +29,7 @@ var notInternet = prefixSet(
 	CGNAT,
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
-	ULA,
+	netip.MustParsePrefix("fc00::/7"), // ULA is in it
 )
 
 // A Local says which destinations inbound packets may have at all, before any

@@ -162,10 +162,11 @@ func TestLocal(t *testing.T) {
 			t.Errorf("local set contains %s: %v", a, got)
 		}
 	}
-	l = Local{Routes: []netip.Prefix{p("::/0")}, AppConnector: true}
+	l = Local{Routes: []netip.Prefix{p("::/0"), p("fd12:3456::/32")}, AppConnector: true}
 	s = l.set()
 	for a, want := range map[string]bool{
-		"2001:db8::1": true, "fe80::1": false, "ff02::1": false, "fd7a:115c:a1e0::9": false, "8.8.8.8": false, "0.0.0.0": true, "::": true,
+		"2001:db8::1": true, "fe80::1": false, "ff02::1": false, "fd7a:115c:a1e0::9": false, "8.8.8.8": false,
+		"fd00:ec2::254": false, "fc00::1": false, "fd12:3456::1": true, "fe00::1": true, "0.0.0.0": true, "::": true,
 	} {
 		if got := s.contains(netip.MustParseAddr(a)); got != want {
 			t.Errorf("IPv6 exit: local set contains %s: %v", a, got)
