@@ -47,9 +47,14 @@ func (d *dial) check() error {
 	return nil
 }
 
-// noExitNode says why the exit node that is wanted is not in use.
+// noExitNode says why the exit node that is wanted is not in use, or not for all
+// of the Internet.
 func (r *runtime) noExitNode() error {
-	return fmt.Errorf("%w: %s", ErrNoExitNode, r.exit.Get().problem)
+	exit := r.exit.Get()
+	if exit.id != "" {
+		return fmt.Errorf("%w: %s offers the other IP version only: have both of its default routes approved", ErrNoExitNode, exit.name)
+	}
+	return fmt.Errorf("%w: %s", ErrNoExitNode, exit.problem)
 }
 
 // by returns the addresses that packets leave to in one way.

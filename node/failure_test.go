@@ -48,6 +48,18 @@ func TestBadAuthKeyEndsAtTheAnswer(t *testing.T) {
 	}
 }
 
+// A login under way ends when the node is closed, and says so.
+func TestLoginEndsWithClose(t *testing.T) {
+	n := &node.Node{Hostname: "lost", ControlURL: "http://127.0.0.1:1", Logger: testLog(t, "lost")}
+	done := make(chan error, 1)
+	go func() { done <- n.Login(context.Background(), node.LoginOptions{AuthKey: "key"}) }()
+	awaitEvent[node.ControlProblem](t, n, patience) // nobody answers the login
+	n.Close()
+	if err := <-done; !errors.Is(err, node.ErrClosed) {
+		t.Errorf("Login: %v, want ErrClosed", err)
+	}
+}
+
 func TestWrongControlURL(t *testing.T) {
 	web := httptest.NewServer(http.NotFoundHandler())
 	defer web.Close()

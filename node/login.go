@@ -27,11 +27,13 @@ func (n *Node) Login(ctx context.Context, o LoginOptions) error {
 	defer cancel()
 	defer context.AfterFunc(n.run.ended, cancel)()
 	err := n.run.control.Login(ctx, o.AuthKey)
+	if err == nil {
+		return nil
+	}
 	if final := n.run.lifeState.Get().final; final != nil {
 		err = final
+	} else if n.closing() {
+		err = ErrClosed
 	}
-	if err != nil {
-		return fmt.Errorf("log in: %w", err)
-	}
-	return nil
+	return fmt.Errorf("log in: %w", err)
 }
