@@ -35,7 +35,7 @@ func TestCheckAdvertised(t *testing.T) {
 }
 
 // Section 6.2, item 1 of node-services.md: where nothing is ever forwarded to, in
-// 4via6 neither.
+// 4via6 neither. Such addresses are made and read as SVC-02 says.
 func TestForwardable(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"10.0.0.1": true, "8.8.8.8": true, "192.168.0.1": true, "2001:db8::1": true, "fd12::1": true, "100.63.0.1": true,
@@ -162,6 +162,11 @@ func TestChooseExit(t *testing.T) {
 // SVC-57: a forwarded flow ends after as long without a datagram either way, and
 // each datagram begins that time anew.
 func TestDatagramFlowIdles(t *testing.T) {
+	for port, want := range map[uint16]time.Duration{53: 30 * time.Second, 52: 2 * time.Minute, 443: 2 * time.Minute} {
+		if got := idleFor(port); got != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
 	synctest.Test(t, func(t *testing.T) {
 		peer, in := net.Pipe()
 		out, hostSide := net.Pipe()

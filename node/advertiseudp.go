@@ -20,6 +20,14 @@ const (
 	udpIdleDNS = 30 * time.Second // to port 53
 )
 
+// idleFor returns how long a flow to a port may be idle.
+func idleFor(port uint16) time.Duration {
+	if port == dnsPort {
+		return udpIdleDNS
+	}
+	return udpIdle
+}
+
 // udp carries datagrams between a peer and a host until the flow is idle.
 func (g gateway) udp(ctx context.Context, in *netstack.UDPConn) {
 	defer in.Close()
@@ -35,11 +43,10 @@ func (g gateway) udp(ctx context.Context, in *netstack.UDPConn) {
 	}
 	defer out.Close()
 	defer g.behalf.note(packet.UDP, out.LocalAddr(), from)()
-	idle := udpIdle
-	if to.Port() == dnsPort {
-		idle = udpIdleDNS
+	f := &datagramFlow{
+		in: source{in, in.WaitRead}, out: source{out, host.Awaiter(out)},
+		began: time.Now(), idle: idleFor(to.Port()),
 	}
-	f := &datagramFlow{in: source{in, in.WaitRead}, out: source{out, host.Awaiter(out)}, began: time.Now(), idle: idle}
 	defer context.AfterFunc(ctx, f.close)()
 	f.run()
 }

@@ -32,6 +32,7 @@ type lan struct {
 	hosts   map[string]string // "tcp 10.7.0.5:80" to the address on the loopback
 	clients chan net.Addr     // where connections to hosts have come from; a few are kept
 	on      netip.Prefix      // network that the machine is in; not valid: those it is really in
+	gate    chan struct{}     // connections to hosts are made once it is closed; nil: at once
 
 	mu     sync.Mutex
 	dialed []string
@@ -96,6 +97,13 @@ func (l *lan) Dial(ctx context.Context, network, address string) (net.Conn, erro
 			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 		}
 		address = real
+		if l.gate != nil {
+			select {
+			case <-l.gate:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 	}
 	return l.OS.Dial(ctx, network, address)
 }
@@ -239,6 +247,29 @@ func TestSubnetRouter(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the route to go", func() bool { _, ok := client.PeerFor(lanHost); return !ok })
+}
+
+// SVC-53: a peer's connection is not there before the one to the host is.
+func TestRouterConnectsFirst(t *testing.T) {
+	tailnet := startDevnet(t, devnet.Config{})
+	l := newLAN(t, lanHost)
+	l.gate = make(chan struct{})
+	newRouted(t, tailnet, "router", l, func(n *node.Node) { n.AdvertiseRoutes = []netip.Prefix{behind} })
+	approve(t, tailnet, "router", behind)
+	client := newRouted(t, tailnet, "client", newLAN(t), func(n *node.Node) { n.AcceptRoutes = true })
+	eventually(t, "route", routes(client, lanHost, "router"))
+	web, ended := netip.AddrPortFrom(lanHost, 80).String(), make(chan error, 1)
+	go func() { ended <- echo(client, web, 1000) }()
+	eventually(t, "the router to dial", func() bool { return l.asked(web) })
+	select {
+	case err := <-ended:
+		t.Fatalf("the dial has ended before that of the router: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(l.gate)
+	if err := <-ended; err != nil {
+		t.Errorf("after that of the router: %v", err)
+	}
 }
 
 // AcceptRoutesFrom chooses among routes by network, and by node.

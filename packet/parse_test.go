@@ -77,6 +77,7 @@ func TestParse(t *testing.T) {
 		{"gre without payload", mk4(GRE, 0), GRE, false, 0, 20},
 		{"dccp has no ports here", mk4(DCCP, 0, udpHeader(0)...), DCCP, false, 0, 20},
 		{"tsmp", mk4(TSMP, 0, 'p', 1, 2, 3, 4, 5, 6, 7, 8), TSMP, false, 0, 20},
+		// SVC-06: of extension headers only that of fragments is understood.
 		{"hop by hop is never walked", mk6(0, tcpHeader(SYN)...), Unknown, false, 0, 40},
 		{"destination options keep their number", mk6(60, tcpHeader(SYN)...), 60, false, 0, 40},
 
@@ -201,6 +202,7 @@ func TestParseHead(t *testing.T) {
 	}
 }
 
+// SVC-07: a SYN is what has SYN and not ACK.
 func TestIsSYN(t *testing.T) {
 	for flags, want := range map[uint8]bool{
 		SYN: true, SYN | ECE | CWR: true, SYN | FIN: true, SYN | RST: true,
