@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -49,7 +50,7 @@ func newBehindNet(t *testing.T) *behindNet {
 	}
 	t.Cleanup(func() { pc.Close() })
 	go func() {
-		buf := make([]byte, 2048)
+		buf := make([]byte, 65535)
 		for {
 			n, from, err := pc.ReadFrom(buf)
 			if err != nil {
@@ -141,7 +142,7 @@ func echoes(t *testing.T, from dialer, network string, to netip.AddrPort) {
 	defer cancel()
 	var last error
 	for ctx.Err() == nil {
-		if last = echoOnce(ctx, from, network, to); last == nil {
+		if last = callOnce(ctx, from, network, to.String()); last == nil {
 			return
 		}
 		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
@@ -149,10 +150,11 @@ func echoes(t *testing.T, from dialer, network string, to netip.AddrPort) {
 	t.Errorf("%s to %v: %v", network, to, last)
 }
 
-func echoOnce(ctx context.Context, from dialer, network string, to netip.AddrPort) error {
+// callOnce wants an address to echo.
+func callOnce(ctx context.Context, from dialer, network, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	c, err := from.Dial(ctx, network, to.String())
+	c, err := from.Dial(ctx, network, to)
 	if err != nil {
 		return err
 	}
@@ -166,6 +168,34 @@ func echoOnce(ctx context.Context, from dialer, network string, to netip.AddrPor
 		return errors.Join(err, errors.New("no echo"))
 	}
 	return nil
+}
+
+// echoesLong wants the echo of a datagram of 9,000 bytes, which travels in
+// fragments, as the first of its flow.
+func echoesLong(t *testing.T, from dialer, to netip.AddrPort) {
+	t.Helper()
+	sent, got := make([]byte, 9000), make([]byte, 65535)
+	sent[len(sent)-1] = 1
+	var last error
+	for range 5 { // a fragment may be lost
+		c, err := from.Dial(context.Background(), "udp", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(3 * time.Second))
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Read(got)
+		if last = err; err == nil {
+			if !bytes.Equal(got[:n], sent) {
+				t.Errorf("%d bytes of %d came back", n, len(sent))
+			}
+			return
+		}
+	}
+	t.Errorf("a datagram of %d bytes to %v: %v", len(sent), to, last)
 }
 
 // A tsnet node uses our node as subnet router and as exit node: TCP, UDP and echo
@@ -184,6 +214,7 @@ func TestOurRouterForReference(t *testing.T) {
 	for _, network := range []string{"tcp", "udp"} {
 		echoes(t, theirs, network, netip.AddrPortFrom(subnetHost, 7))
 	}
+	echoesLong(t, theirs, netip.AddrPortFrom(subnetHost, 7))
 	editPrefs(t, theirs, &ipn.MaskedPrefs{Prefs: ipn.Prefs{ExitNodeID: tailcfg.StableNodeID(ours.Status().Self.ID)}, ExitNodeIDSet: true})
 	for _, network := range []string{"tcp", "udp"} {
 		echoes(t, theirs, network, netip.AddrPortFrom(farHost, 7))
@@ -199,20 +230,29 @@ func TestOurRouterForReference(t *testing.T) {
 	}
 }
 
-// Our node uses a tsnet node as subnet router and as exit node (SVC-40, SVC-43).
+// Our node uses a tsnet node as subnet router, of TCP and UDP, and as exit node
+// (SVC-40, SVC-43).
 func TestReferenceRouterForOurs(t *testing.T) {
 	tailnet := startDevnet(t, devnet.Config{})
 	theirs := tsnetNode(t, tailnet.URL(), "router", tailnet.AuthKey(devnet.KeyOptions{}))
 	theirs.RegisterFallbackTCPHandler(func(_, dst netip.AddrPort) (func(net.Conn), bool) {
 		return echoConn, dst == netip.AddrPortFrom(subnetHost, 7) || dst == netip.AddrPortFrom(farHost, 7)
 	})
+	ln, err := theirs.Listen("udp", netip.AddrPortFrom(subnetHost, 7).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go serveEchoes(ln)
 	routes := append([]netip.Prefix{subnet}, everywhere...)
 	editPrefs(t, theirs, &ipn.MaskedPrefs{Prefs: ipn.Prefs{AdvertiseRoutes: routes}, AdvertiseRoutesSet: true})
 	if err := tailnet.ApproveRoutes("router", routes...); err != nil {
 		t.Fatal(err)
 	}
 	ours := ourRouted(t, tailnet, "client", func(n *node.Node) { n.AcceptRoutes = true })
-	echoes(t, ours, "tcp", netip.AddrPortFrom(subnetHost, 7))
+	for _, network := range []string{"tcp", "udp"} {
+		echoes(t, ours, network, netip.AddrPortFrom(subnetHost, 7))
+	}
 	if _, err := ours.Dial(context.Background(), "tcp", netip.AddrPortFrom(farHost, 7).String()); !errors.Is(err, node.ErrNoRoute) {
 		t.Errorf("the Internet without an exit node: %v", err)
 	}
