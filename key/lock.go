@@ -83,3 +83,11 @@ func (k *LockPublic) UnmarshalText(b []byte) error {
 
 // String returns the text form.
 func (k LockPublic) String() string { return string(appendText(nil, lockPublicPrefix, k.k[:])) }
+
+// CLIString returns the form that user interfaces show, with the prefix "tlpub:".
+func (k LockPublic) CLIString() string {
+	return string(appendText(nil, lockPublicPrefixCLI, k.k[:]))
+}
+
+// Sign returns the Ed25519 signature of a digest (SVC-148).
+func (k LockPrivate) Sign(digest []byte) []byte { return ed25519.Sign(k.k[:], digest) }
