@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"transport":      leaves,
 	"transport/stun": leaves,
 
-	"control":        slices.Concat(leaves, data),
+	"control":        slices.Concat(leaves, data, []string{"tka"}),
 	"packetfilter":   slices.Concat(leaves, data),
 	"state":          slices.Concat(leaves, data),
 	"transport/udp":  slices.Concat(leaves, data),
@@ -75,6 +75,7 @@ var mayImport = map[string][]string{
 	}),
 	"devnet/internal/policy": slices.Concat(leaves, data),
 	"proxy":                  leaves,
+	"tka":                    leaves,
 }
 
 // mayImportAnything are programs: nothing imports them.
