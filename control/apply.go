@@ -23,6 +23,7 @@ type mapState struct {
 	// cannot be told from one that has been taken over, without checking the
 	// disablement secret (CTL-41).
 	locked bool
+	lock   *TKAInfo // what the server has said in this session; nil: off
 
 	handle string // of a session that can be resumed, and where it stands
 	seq    int64
@@ -90,12 +91,31 @@ func (s *mapState) applyRest(m *netmap.Netmap, u *update, now time.Time) {
 		m.Health = u.Health
 	}
 	m.Messages = mergeMessages(m.Messages, u.DisplayMessages)
-	if u.TKAInfo != nil && !u.TKAInfo.Disabled {
-		s.locked = true
+	if u.TKAInfo != nil {
+		s.lock = u.TKAInfo
+		s.locked = s.locked || !s.lock.Disabled
 	}
 	m.LockEnabled = s.locked
 	if !u.ControlTime.IsZero() {
 		m.ClockOffset = clockOffset(u.ControlTime, now)
+	}
+}
+
+// lockGoal returns what the server says of tailnet lock.
+func (s *mapState) lockGoal() lockGoal {
+	if s.lock == nil || s.lock.Disabled {
+		return lockGoal{}
+	}
+	return lockGoal{on: true, head: s.lock.Head}
+}
+
+// unlock turns tailnet lock off, which has been proven.
+func (s *mapState) unlock() {
+	s.locked = false
+	if s.current != nil {
+		m := *s.current
+		m.LockEnabled = false
+		s.current = &m
 	}
 }
 

@@ -34,8 +34,9 @@ type Client struct {
 	polls actor.Cell[pollStatus] // by stream
 	login actor.Cell[login]      // by session: what stream and report work for
 
-	joinKey actor.Cell[joinKey] // by session: the newest one that has worked, at first Config.AuthKey
-	asking  atomic.Bool         // by session: a request is under way that may change the key in force
+	joinKey  actor.Cell[joinKey] // by session: the newest one that has worked, at first Config.AuthKey
+	lockHead actor.Cell[string]  // by stream: of the authority in force; empty: none
+	asking   atomic.Bool         // by session: a request is under way that may change the key in force
 
 	commands chan command // to session
 }
@@ -57,6 +58,7 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg, url: u, log: cfg.Logger,
 		commands: make(chan command, 8),
 	}
+	k.warn(c.log)
 	c.joinKey.Store(k)
 	c.link = newLink(newDialer(&c.cfg, u))
 	return c, nil
@@ -143,6 +145,7 @@ func (c *Client) Login(ctx context.Context, authKey string) error {
 	if err != nil {
 		return fmt.Errorf("login: auth key: %w", err)
 	}
+	k.warn(c.log)
 	done := make(chan error, 1)
 	if err := c.post(ctx, loginCommand{attempt: &attempt{given: ctx, key: k, done: done}}); err != nil {
 		return err

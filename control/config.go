@@ -45,6 +45,8 @@ type Config struct {
 
 	Machine   key.MachinePrivate // of the installation
 	Keys      Keys               // node keys
+	Lock      LockStore          // what tailnet lock has proven; nil: it is forgotten with the process
+	LockKey   key.LockPrivate    // this node's own, for tailnet lock; zero: none
 	Disco     key.DiscoPublic    // of this run of the node
 	AuthKey   string             // joins without a person: an auth key or an OAuth client secret; empty means a person logs in
 	Ephemeral bool               // ask the server to forget the node when it is gone

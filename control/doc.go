@@ -5,7 +5,7 @@
 // It owns the conversation with the server: the server's key, the upgraded and
 // Noise-encrypted connection, HTTP/2 over it, registration, the map stream and
 // the reports. What it learns it publishes as immutable values in cells: a
-// netmap.Netmap and a Status. It leaves to others the keys' storage (Keys),
+// netmap.Netmap and a Status. It leaves to others the storage (Keys, LockStore),
 // measuring endpoints and choosing the home region (Config.Endpoints,
 // Config.NetInfo), and everything done with the netmap.
 //

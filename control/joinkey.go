@@ -3,9 +3,12 @@ package control
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/seed94491740/tsnode/tka"
 )
 
 const (
@@ -20,8 +23,10 @@ const (
 // A joinKey lets a node join without a person: an auth key, or an OAuth client
 // secret that makes one. The zero joinKey is none.
 type joinKey struct {
-	authKey string // as it is sent
-	secret  *clientSecret
+	authKey    string // as it is sent
+	secret     *clientSecret
+	credential *tka.Credential // signs node keys in a locked tailnet; nil: none
+	damage     error           // why there is no credential although the key comes with one
 }
 
 func (k joinKey) isZero() bool { return k == joinKey{} }
@@ -31,7 +36,8 @@ func (k joinKey) isZero() bool { return k == joinKey{} }
 func parseJoinKey(text string, tags []string) (joinKey, error) {
 	text = strings.TrimSpace(text)
 	if !strings.HasPrefix(text, clientSecretPrefix) {
-		return joinKey{authKey: authKeyToSend(text)}, nil
+		authKey, credential, damage := tka.SplitAuthKey(text) // the rest must never be sent (CTL-29)
+		return joinKey{authKey, nil, credential, damage}, nil
 	}
 	if len(tags) == 0 {
 		return joinKey{}, errors.New("an OAuth client secret makes auth keys of tags only: ask for one or more of the client's tags")
@@ -40,11 +46,11 @@ func parseJoinKey(text string, tags []string) (joinKey, error) {
 	return joinKey{secret: secret}, err
 }
 
-// authKeyToSend cuts off what a wrapped auth key carries for tailnet lock,
-// which must never be sent (CTL-29).
-func authKeyToSend(k string) string {
-	k, _, _ = strings.Cut(k, "--TL")
-	return k
+// warn tells of an auth key that does what it is for but in part.
+func (k joinKey) warn(log *slog.Logger) {
+	if k.damage != nil {
+		log.Warn("the node joins unsigned", "err", k.damage)
+	}
 }
 
 // A clientSecret is an OAuth client secret, and what the auth keys that it makes

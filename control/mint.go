@@ -114,7 +114,7 @@ func (m *mint) key(ctx context.Context, token string, tags []string) (string, er
 	case answer.Key == "":
 		return "", fmt.Errorf("%s: answer without a key", pathKeys)
 	}
-	return authKeyToSend(answer.Key), nil
+	return answer.Key, nil
 }
 
 // post makes one request and decodes its answer.

@@ -11,6 +11,7 @@ import (
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/tka"
 )
 
 // A registration is one attempt to get a node key accepted, over as many
@@ -19,6 +20,8 @@ type registration struct {
 	creds   Credentials // in force until this one succeeds (CTL-23)
 	joinKey             // zero: a person logs in
 
+	lock       key.LockPrivate // signs the new key where the server wants the signature of the old one renewed
+	signature  []byte          // tailnet lock's, of the key that is registered; nil: none
 	ephemeral  bool
 	unattended bool // it ends when the key does not help: no person is asked
 	checkURL   func(string) error
@@ -52,12 +55,18 @@ func (r *registration) request(h *Hostinfo) *RegisterRequest {
 	req := &RegisterRequest{
 		Version:   CapabilityVersion,
 		NodeKey:   r.nodeKey().Public(),
+		NLKey:     r.lock.Public(),
 		Hostinfo:  h,
 		Ephemeral: r.ephemeral,
 		Followup:  r.followup,
+
+		NodeKeySignature: r.signature,
 	}
 	if !r.candidate.IsZero() {
 		req.OldNodeKey = r.creds.Node.Public()
+	}
+	if r.credential != nil && r.signature == nil {
+		req.NodeKeySignature = r.credential.Sign(req.NodeKey)
 	}
 	if r.authKey != "" && r.followup == "" {
 		req.Auth = &RegisterAuth{AuthKey: r.authKey}
@@ -124,7 +133,7 @@ func (r *registration) onResponse(resp *RegisterResponse) step {
 	case resp.Error != "":
 		return r.onRefusal(resp.Error)
 	case len(resp.NodeKeySignature) > 0:
-		return r.again(fmt.Errorf("%w: tailnet lock wants the new node key signed, which this node cannot do; sign it on another node", ErrRefused))
+		return r.onSignature(resp.NodeKeySignature)
 	case resp.NodeKeyExpired:
 		return r.onExpired()
 	case resp.AuthURL != "":
@@ -133,13 +142,25 @@ func (r *registration) onResponse(resp *RegisterResponse) step {
 	return step{done: true}
 }
 
+// onSignature signs the new key by what the server has of the old one (SVC-148).
+func (r *registration) onSignature(old []byte) step {
+	if r.signature != nil {
+		return r.again(fmt.Errorf("%w: tailnet lock: the server does not take the signature of the new node key: sign it on another node", ErrRefused))
+	}
+	var err error
+	if r.signature, err = tka.Rotate(r.lock, r.nodeKey().Public(), old); err != nil {
+		return r.again(fmt.Errorf("%w: the server wants the new node key signed: %w", ErrRefused, err))
+	}
+	return step{}
+}
+
 // onExpired tries a fresh key once (CTL-24).
 func (r *registration) onExpired() step {
 	if r.renewed {
 		return r.again(ErrKeyExpired)
 	}
 	r.renewed, r.problem = true, ErrKeyExpired
-	r.candidate, r.followup = key.NewNode(), ""
+	r.candidate, r.followup, r.signature = key.NewNode(), "", nil
 	return step{err: ErrKeyExpired}
 }
 
@@ -173,7 +194,7 @@ func (r *registration) onRefusal(text string) step {
 	case sent && (!known || r.unattended || errors.Is(err, ErrBadAuthKey)):
 		return r.withoutKey(err)
 	case known && r.candidate.IsZero() && strings.Contains(strings.ToLower(text), "machine key"):
-		r.candidate, r.problem = key.NewNode(), err // the old key is another machine's (section 8.9)
+		r.candidate, r.signature, r.problem = key.NewNode(), nil, err // the old key is another machine's (section 8.9)
 		return step{err: err}
 	}
 	r.followup = "" // refused by a person, or out of date: begin anew

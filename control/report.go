@@ -121,7 +121,7 @@ func (r *report) fingerprint(l login) string {
 }
 
 // changes are the channels that tell of a change of what is reported.
-type changes [5]<-chan struct{}
+type changes [6]<-chan struct{}
 
 // changed is taken before the state is looked at, so that no change is missed.
 func (r *report) changed() (c changes) {
@@ -130,6 +130,7 @@ func (r *report) changed() (c changes) {
 	_, c[2] = r.cfg.Endpoints.Load()
 	_, c[3] = r.cfg.NetInfo.Load()
 	_, c[4] = r.cfg.Home.Load()
+	_, c[5] = r.lockHead.Load()
 	return c
 }
 
@@ -140,6 +141,7 @@ func (c changes) wait(ctx context.Context) error {
 	case <-c[2]:
 	case <-c[3]:
 	case <-c[4]:
+	case <-c[5]:
 	case <-ctx.Done():
 		return ctx.Err()
 	}

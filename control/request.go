@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	maxRequestBody  = 1 << 20 // bytes; hard limit of servers, control.md section 6
-	maxRegisterBody = 1 << 20 // bytes of an answer, control.md section 15, rule 2
+	maxRequestBody  = 1 << 20  // bytes; hard limit of servers, control.md section 6
+	maxRegisterBody = 1 << 20  // bytes of an answer, control.md section 15, rule 2
+	maxLockBody     = 14 << 20 // bytes of an answer with updates of tailnet lock: 10 MiB in base64
 
 	maxRetryAfter = time.Hour // control.md section 7.5
 )
@@ -62,19 +63,28 @@ func (c *Client) requestURL(path string) string {
 	return (&url.URL{Scheme: "https", Host: c.url.Host}).String() + path
 }
 
-// call sends body and decodes the answer, of at most limit bytes, into answer.
+// maxAnswer returns how many bytes an answer may have.
+func maxAnswer(path string) int64 {
+	if path == PathLockOffer {
+		return maxLockBody
+	}
+	return maxRegisterBody
+}
+
+// call sends body and decodes the answer into answer.
 func (c *Client) call(ctx context.Context, method, path string, body, answer any, hint ...key.NodePublic) error {
 	resp, err := c.send(ctx, method, path, body, hint...)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRegisterBody+1))
+	limit := maxAnswer(path)
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s: read answer: %w: %w", path, ErrUnreachable, err)
-	case len(b) > maxRegisterBody:
-		return fmt.Errorf("%s: answer over %d bytes", path, maxRegisterBody)
+	case int64(len(b)) > limit:
+		return fmt.Errorf("%s: answer over %d bytes", path, limit)
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
 		return fmt.Errorf("%s: answer: %w", path, err)
@@ -115,8 +125,7 @@ func retryAfter(header string, now time.Time) time.Duration {
 
 // retryDelay returns how long an error asks to wait, 0 if it does not.
 func retryDelay(err error) time.Duration {
-	var status *StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.RetryAfter
 	}
 	return 0

@@ -40,6 +40,7 @@ func (c *Client) mapRequest(k key.NodePublic) *MapRequest {
 		NodeKey:   k,
 		DiscoKey:  c.cfg.Disco,
 		Hostinfo:  c.hostinfo(),
+		TKAHead:   c.lockHead.Get(),
 	}
 	for _, e := range reportable(c.cfg.Endpoints.Get()) {
 		r.Endpoints = append(r.Endpoints, e.Addr)

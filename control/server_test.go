@@ -20,6 +20,7 @@ type testServer struct {
 	network *testNetwork
 	early   bool
 	upgrade func(http.ResponseWriter, *http.Request) bool // true: it has answered
+	lock    http.HandlerFunc                              // answers requests of tailnet lock; nil: as other ones
 
 	register chan registerCall // unbuffered: the test answers each
 	mapPolls chan *testPoll
@@ -174,6 +175,12 @@ func (s *testServer) serveInside(w http.ResponseWriter, r *http.Request, machine
 		s.serveRegister(w, r, machine)
 	case PathMap:
 		s.serveMap(w, r)
+	case PathLockBootstrap, PathLockOffer, PathLockSend:
+		if s.lock != nil {
+			s.lock(w, r)
+			return
+		}
+		s.call(w, r)
 	default:
 		s.call(w, r)
 	}

@@ -237,7 +237,7 @@ func because(cause, err error) error {
 
 func (s *session) newRegistration(creds Credentials, k joinKey, regen bool) *registration {
 	r := newRegistration(creds, k, regen)
-	r.ephemeral, r.checkURL = s.cfg.Ephemeral, s.checkURL
+	r.ephemeral, r.checkURL, r.lock = s.cfg.Ephemeral, s.checkURL, s.cfg.LockKey
 	return r
 }
 

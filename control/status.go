@@ -55,13 +55,17 @@ type Status struct {
 	// package's errors where one fits.
 	Err error
 
+	// Lock is why the server's word about tailnet lock is not followed; nil when
+	// there is nothing to follow.
+	Lock error
+
 	// KeyExpiry is when the node key expires; zero means never or unknown.
 	KeyExpiry time.Time
 }
 
 // merge makes a Status of what session and stream know.
 func merge(auth authStatus, poll pollStatus) Status {
-	s := Status{AuthURL: auth.url, BrowserURL: poll.browser, Connected: poll.connected}
+	s := Status{AuthURL: auth.url, BrowserURL: poll.browser, Connected: poll.connected, Lock: poll.lock}
 	if poll.self != nil {
 		s.KeyExpiry = poll.self.KeyExpiry.Time()
 	}

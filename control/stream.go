@@ -39,6 +39,7 @@ type pollStatus struct {
 	err       error
 	self      *netmap.Peer // nil: no netmap
 	browser   string
+	lock      error // why tailnet lock is not followed
 }
 
 // disconnected returns the status of a node whose map stream is down.
@@ -63,6 +64,9 @@ func (s *stream) Serve(ctx context.Context) error {
 				}
 				backoff.Reset()
 				continue
+			}
+			if err := p.openLock(ctx, l.generation); err != nil {
+				return err
 			}
 			begin := time.Now()
 			err := p.poll(ctx, l, changed)
@@ -105,6 +109,8 @@ type poller struct {
 	unknown int            // answers in a row that the node is unknown
 	status  pollStatus
 	expired bool // self, as last told to session
+	lock    lockKeeper
+	opened  int // generation of the login whose lock is open
 }
 
 func newPoller(s *stream, g *actor.Group) *poller {
@@ -116,7 +122,8 @@ func newPoller(s *stream, g *actor.Group) *poller {
 
 // idle forgets the map of a login that is over.
 func (p *poller) idle() {
-	p.state = &mapState{locked: p.state.locked}
+	p.state = new(mapState)
+	p.haveLock(nil)
 	p.Netmap.Store(nil)
 	p.status, p.expired = pollStatus{}, false
 	p.polls.Store(p.status)
@@ -127,6 +134,8 @@ func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) err
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p.key, p.framed = l.key.Public(), false
+	p.lock.results = make(chan lockResult)
+	defer p.leaveLock()
 	req := p.mapRequest(p.key)
 	req.Stream = true
 	req.MapSessionHandle, req.MapSessionSeq = p.state.handle, p.state.seq // section 8.8
@@ -147,6 +156,8 @@ func (p *poller) poll(ctx context.Context, l login, changed <-chan struct{}) err
 				<-ended
 				return err
 			}
+		case r := <-p.lock.results:
+			p.onLock(ctx, r)
 		case <-changed:
 			cancel(errLoginChanged)
 			changed = nil
@@ -194,6 +205,7 @@ func (p *poller) take(ctx context.Context, u *update) error {
 	p.warn(u)
 	p.framed, p.unknown = true, 0
 	p.publish(ctx)
+	p.followLock(ctx)
 	return nil
 }
 
@@ -201,7 +213,7 @@ func (p *poller) take(ctx context.Context, u *update) error {
 // The status follows the netmap: who sees it running finds it there. A server may
 // tell of the new key that session registers before it answers session.
 func (p *poller) publish(ctx context.Context) {
-	m := p.state.current
+	m := p.judged(p.state.current)
 	if p.Netmap.Get() != m {
 		p.Netmap.Store(m)
 	}
@@ -250,10 +262,10 @@ func (p *poller) cleanMessages(u *update) {
 func (p *poller) warn(u *update) {
 	lock := u.TKAInfo
 	switch {
-	case lock != nil && lock.Disabled && p.state.locked:
+	case lock != nil && lock.Disabled && p.state.locked && p.lock.judge == nil:
 		p.log.Warn("control server says that tailnet lock is off, which this node cannot verify: it stays on until the node starts again")
 	case lock != nil && !lock.Disabled && !p.wasLocked():
-		p.log.Warn("tailnet lock is on; this node cannot verify signatures and connects to no peer")
+		p.log.Warn("tailnet lock is on; until its authority is known this node connects to no peer")
 	}
 	if u.Debug != nil && u.Debug.Exit != nil {
 		p.log.Warn("control server asks this process to exit; it does not")

@@ -21,6 +21,10 @@ const (
 	PathSetDNS       = "/machine/set-dns"
 	PathIDToken      = "/machine/id-token"
 	PathFeatureQuery = "/machine/feature/query"
+
+	PathLockBootstrap = "/machine/tka/bootstrap"
+	PathLockOffer     = "/machine/tka/sync/offer"
+	PathLockSend      = "/machine/tka/sync/send"
 )
 
 // HeaderLoadBalance carries node keys as a hint for load balancers; it is not

@@ -114,7 +114,7 @@ type change struct {
 
 // walk compares the nodes of both network maps, which are sorted by ID.
 func (b *tableBuilder) walk() {
-	readmit := b.old.netmap.LockEnabled != b.new.netmap.LockEnabled || !sameKey(b.old.netmap.Self, b.new.netmap.Self)
+	readmit := b.old.netmap.LockUnverified() != b.new.netmap.LockUnverified() || !sameKey(b.old.netmap.Self, b.new.netmap.Self)
 	i, j := 0, 0
 	for i < len(b.old.nodes) || j < len(b.new.nodes) {
 		switch order := compareNodes(b.old.nodes[i:], b.new.nodes[j:]); {

@@ -59,7 +59,7 @@ func admits(nm *netmap.Netmap, p *netmap.Peer) bool {
 	if nm.Self != nil && p.Key == nm.Self.Key {
 		return false
 	}
-	return p.Routable() && (!nm.LockEnabled || p.UnsignedPeerAPIOnly)
+	return p.Routable() && !nm.Barred(p)
 }
 
 // filterConfig returns what the packet filter is compiled from.

@@ -86,7 +86,7 @@ func (r *roster) update(nm *netmap.Netmap, f func(rosterChange)) {
 		r.byKey = make(map[key.NodePublic]*netmap.Peer, len(nm.Peers))
 		r.byDisco = make(map[key.DiscoPublic]*netmap.Peer, len(nm.Peers))
 	}
-	again := old.LockEnabled != nm.LockEnabled || selfKey(old) != selfKey(nm)
+	again := old.LockUnverified() != nm.LockUnverified() || selfKey(old) != selfKey(nm)
 	for i, j := 0, 0; i < len(old.Peers) || j < len(nm.Peers); {
 		var a, b *netmap.Peer
 		order := compareHeads(old.Peers[i:], nm.Peers[j:])
@@ -158,7 +158,7 @@ func (r *roster) replace(a, b *netmap.Peer, f func(rosterChange)) {
 // state E, nodes without any way to them, and those that tailnet lock keeps out
 // are as if they were not there (PATH-32, CTL-41).
 func (r *roster) admits(n *netmap.Peer) bool {
-	return n.Key != selfKey(r.nm) && n.Routable() && (!r.nm.LockEnabled || n.UnsignedPeerAPIOnly)
+	return n.Key != selfKey(r.nm) && n.Routable() && !r.nm.Barred(n)
 }
 
 // reconcile settles the disco key of a peer whose record changed from a to b, and

@@ -29,14 +29,32 @@ type Netmap struct {
 	Health   []string                  // problems the server sees with this node
 	Messages map[string]DisplayMessage // newer form of Health, by identifier
 
-	// LockEnabled says that tailnet lock is on. Signatures are not verified
-	// yet, so no peer is reachable but those marked UnsignedPeerAPIOnly (CTL-41).
+	// LockEnabled says that tailnet lock is on. Lock is what verification under
+	// it has found; while it is nil nothing is verified, see Barred (CTL-41).
 	LockEnabled bool
+	Lock        *LockStatus
 
 	// ClockOffset is the server's clock minus ours when they differ by more
 	// than a minute, else 0 (control.md section 9.3).
 	ClockOffset time.Duration
 }
+
+// A LockStatus is what verification under tailnet lock has found. The peers
+// whose signature is not valid are not in the Netmap.
+type LockStatus struct {
+	Head    string // names the newest update of the authority
+	LeftOut int    // how many peers are not in the Netmap
+	Signed  bool   // our own key has a valid signature; else no other node talks to us
+}
+
+// Barred reports whether tailnet lock forbids to talk to a peer: it is on, no
+// signature is verified, and the peer is not exempt (CTL-41, SVC-144).
+func (m *Netmap) Barred(p *Peer) bool {
+	return m.LockUnverified() && !p.UnsignedPeerAPIOnly
+}
+
+// LockUnverified reports whether tailnet lock is on and nothing is verified.
+func (m *Netmap) LockUnverified() bool { return m.LockEnabled && m.Lock == nil }
 
 // PeerByID returns the peer with that identity.
 func (m *Netmap) PeerByID(id NodeID) (*Peer, bool) {

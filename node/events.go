@@ -52,9 +52,11 @@ type KeyRenewed struct{ At time.Time }
 // others, and connections from the old ones have ended.
 type Rejoined struct{}
 
-// TailnetLocked says that tailnet lock is on. The node cannot verify its
-// signatures, and talks to no peer (SVC-144).
-type TailnetLocked struct{}
+// TailnetLocked says that tailnet lock is on. It comes again when more is known.
+type TailnetLocked struct {
+	Verified bool   // the signatures of peers are verified; until then the node talks to no peer (SVC-144)
+	Sign     string // the command that signs this node, to be run where that is allowed; empty: it is signed, or nothing is verified yet
+}
 
 // ControlProblem says that the control server cannot be reached, refuses the node
 // or has removed it. A node that runs goes on with the netmap it has.

@@ -64,6 +64,9 @@ func (p *profile) Save(ctx context.Context, c control.Credentials) error {
 
 // forget removes the login after a logout; the machine key stays.
 func (p *profile) forget(ctx context.Context) error {
+	if err := state.SaveLock(ctx, p.store, nil); err != nil {
+		return err
+	}
 	if p.p.ID != "" {
 		if err := p.p.Delete(ctx, p.store); err != nil {
 			return err
@@ -73,7 +76,7 @@ func (p *profile) forget(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fresh.Prefs = p.p.Prefs
+	fresh.Prefs, fresh.Lock = p.p.Prefs, p.p.Lock
 	p.p = fresh
 	return nil
 }

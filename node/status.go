@@ -135,9 +135,7 @@ func (n *Node) Status() *Status {
 // health lists what an operator should act on.
 func health(nm *netmap.Netmap, r *runtime) []string {
 	problems := slices.Clone(nm.Health)
-	if nm.LockEnabled {
-		problems = append(problems, "tailnet lock is enabled, and this version cannot verify its signatures: it talks to no peer")
-	}
+	problems = append(problems, r.lockProblems(nm)...)
 	problems = append(problems, r.routeProblems(nm)...)
 	if nm.DERP != nil && len(nm.DERP.Regions) > 0 && !r.relays.Get().connected {
 		problems = append(problems, "not connected to a relay: peers may not reach this node")

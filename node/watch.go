@@ -36,7 +36,7 @@ type watch struct {
 	netmap      *netmap.Netmap
 	since       time.Time // when the first netmap came that lets the node talk to others
 	life        keyLife
-	locked      bool // tailnet lock was seen on
+	locked      *TailnetLocked // what was told last; nil: tailnet lock is off
 	lastProblem string
 }
 
@@ -99,11 +99,15 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 	w.profile.identify(ctx, nm)
 }
 
-// onLock tells once that tailnet lock is on.
+// onLock tells that tailnet lock is on, and when more is known of it.
 func (w *watch) onLock() {
-	if w.netmap != nil && w.netmap.LockEnabled && !w.locked {
-		w.locked = true
-		w.events.publish(TailnetLocked{})
+	if w.netmap == nil || !w.netmap.LockEnabled {
+		w.locked = nil
+		return
+	}
+	if now := w.runtime.locked(w.netmap); w.locked == nil || *w.locked != now {
+		w.locked = &now
+		w.events.publish(now)
 	}
 }
 

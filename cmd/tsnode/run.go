@@ -129,7 +129,7 @@ func report(ctx context.Context, n *node.Node, w io.Writer) error {
 		case node.KeyRenewed:
 			fmt.Fprintln(w, "tsnode: the node key has been renewed")
 		case node.TailnetLocked:
-			fmt.Fprintln(w, "tsnode: tailnet lock is on, which this version cannot verify: it talks to no peer")
+			printLock(w, e)
 		case node.Rejoined:
 			fmt.Fprintln(w, "tsnode: joined as a new node: the tailnet had removed the old one")
 		case node.ControlProblem:
@@ -184,4 +184,16 @@ func openForwards(n *node.Node, local, remote []proxy.Spec) (forwards []*proxy.F
 		forwards = append(forwards, proxy.NewForward(ln, host.DialContext, s.Target, n.Logger))
 	}
 	return forwards, nil
+}
+
+// printLock tells how it stands with tailnet lock, which is on.
+func printLock(w io.Writer, l node.TailnetLocked) {
+	switch {
+	case !l.Verified:
+		fmt.Fprintln(w, "tsnode: tailnet lock is on and not verified yet: no peer is talked to")
+	case l.Sign != "":
+		fmt.Fprintln(w, "tsnode: tailnet lock is on and this node is not signed; on a node that may sign, run:\n  "+l.Sign)
+	default:
+		fmt.Fprintln(w, "tsnode: tailnet lock is on; this node and its peers are signed")
+	}
 }
