@@ -76,9 +76,6 @@ func (a *Authority) Updates() [][]byte {
 // Head names the newest update in force.
 func (a *Authority) Head() Hash { return a.state.last }
 
-// Trusts reports whether a key may sign.
-func (a *Authority) Trusts(public []byte) bool { return a.state.find(public) >= 0 }
-
 // Inform returns the authority with further updates, oldest first; those that are
 // known already change nothing. When one of them is not valid, all are refused.
 func (a *Authority) Inform(updates [][]byte) (*Authority, error) {

@@ -42,7 +42,7 @@ func FuzzInform(f *testing.F) {
 		}
 		for i := range next.state.keys {
 			id := next.state.keys[i].public
-			if !a.Trusts(id) && len(next.updates) == known {
+			if a.state.find(id) < 0 && len(next.updates) == known {
 				t.Errorf("trusts %x, of nobody's word", id)
 			}
 		}
@@ -78,17 +78,6 @@ func FuzzSplitAuthKey(f *testing.F) {
 		authKey, c, err := SplitAuthKey(text)
 		if bytes.Contains([]byte(authKey), []byte(credentialMark)) || c != nil && err != nil {
 			t.Errorf("%q, %v, %v", authKey, c, err)
-		}
-	})
-}
-
-// Whatever is read as a hash is written in the same way.
-func FuzzParseHash(f *testing.F) {
-	f.Add(Hash{1, 2, 3}.String())
-	f.Add("x")
-	f.Fuzz(func(t *testing.T, s string) {
-		if h, err := ParseHash(s); err == nil && h.String() != s {
-			t.Errorf("%q is written as %q", s, h)
 		}
 	})
 }

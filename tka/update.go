@@ -19,15 +19,6 @@ var hashText = base32.StdEncoding.WithPadding(base32.NoPadding)
 // String returns the form that control servers are told.
 func (h Hash) String() string { return hashText.EncodeToString(h[:]) }
 
-// ParseHash reads what String returns.
-func ParseHash(s string) (h Hash, err error) {
-	b, err := hashText.DecodeString(s)
-	if err != nil || len(b) != len(h) {
-		return h, fmt.Errorf("hash %.80q of an update: want %d base32 digits", s, hashText.EncodedLen(len(h)))
-	}
-	return Hash(b), nil
-}
-
 // A kind is what an update does (SVC-147). Updates of other kinds than these
 // change nothing: a later version of the protocol may add some.
 type kind uint8
