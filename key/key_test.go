@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"golang.org/x/crypto/nacl/box"
 )
 
 type vectors struct {
@@ -192,19 +190,6 @@ func TestBoxDamaged(t *testing.T) {
 		}
 		if open(nil) || !open(sealed) {
 			t.Error("nothing opens, or the whole does not")
-		}
-	}
-}
-
-// TestBoxIsNaCls: the key that two agree on is package box's, also with a public
-// key of low order.
-func TestBoxIsNaCls(t *testing.T) {
-	a, lowOrder := NewDisco(), DiscoPublic{[Size]byte{1}}
-	for _, peer := range []DiscoPublic{NewDisco().Public(), NewDisco().Public(), lowOrder} {
-		var want [Size]byte
-		box.Precompute(&want, &peer.k, &a.k)
-		if got := a.Shared(peer); got.k != want {
-			t.Errorf("%x: agreed on %x, want %x", peer.k, got.k, want)
 		}
 	}
 }
