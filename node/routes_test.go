@@ -341,7 +341,7 @@ func TestExitNode(t *testing.T) {
 		if err := client.EditPreferences(func(p *node.Preferences) { p.ExitNode = "" }); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "no exit node", func() bool { return client.Status().ExitNode == "" })
+		eventually(t, "no exit node", func() bool { return client.Status().ExitNode == "" && !routes(client, internet, "exit")() })
 		if dns := client.DNSStatus().Routes["."]; len(dns) != len(resolvers) {
 			t.Errorf("without one names are resolved by %+v", dns)
 		}
