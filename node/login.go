@@ -26,7 +26,10 @@ func (n *Node) Login(ctx context.Context, o LoginOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.run.ended, cancel)()
-	err := n.run.control.Login(ctx, o.AuthKey)
+	err := n.run.lifeState.Get().final
+	if err == nil {
+		err = n.run.control.Login(ctx, o.AuthKey)
+	}
 	if err == nil {
 		return nil
 	}
