@@ -30,7 +30,13 @@ func newNodeKey(r *rand.Rand) key.NodePublic {
 }
 
 // ourNodeKey is k as our type.
-func ourNodeKey(k key.NodePublic) ourkey.NodePublic { return ourkey.NodePublicFromRaw(k.Raw32()) }
+func ourNodeKey(k key.NodePublic) ourkey.NodePublic {
+	b, err := k.MarshalBinary() // "np" and the key
+	if err != nil {
+		panic(err)
+	}
+	return ourkey.NodePublicFromRaw([32]byte(b[2:]))
+}
 
 // signature returns a random signature of a node key, with up to 17 rotations;
 // more often than not it is valid.
