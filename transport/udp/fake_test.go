@@ -124,6 +124,9 @@ func (c *fakeConn) ReadBatch(ms []host.Message) (int, error) {
 	case <-c.closed:
 		return 0, net.ErrClosed
 	case r := <-c.reads:
+		if len(r.messages) > len(ms) {
+			panic("a read of more messages than asked for: see busy")
+		}
 		for i, m := range r.messages {
 			ms[i].N = copy(ms[i].Buf, m.Buf)
 			ms[i].Segment, ms[i].From = m.Segment, m.From

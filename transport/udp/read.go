@@ -15,6 +15,12 @@ const (
 	// readBuffers is how many messages one read may take (WG-81).
 	readBuffers = 8
 
+	// quietBuffers is how many until busyReads reads in a row have been full: most
+	// nodes of a process are idle, and memory that was used before is written to
+	// when it is taken anew.
+	quietBuffers = 2
+	busyReads    = 2
+
 	// readBuffer is the size of each in bytes: what the host joins, at most.
 	readBuffer = 64 << 10
 
@@ -37,16 +43,22 @@ type reader struct {
 	conn     *actor.Cell[host.UDPConn] // one of the family's
 	receiver transport.Receiver
 	messages []host.Message
+	full     int  // reads in a row that were full, while few messages are taken
 	crowded  bool // that the socket is was told
 }
 
 func newReader(s *Socket, f *family, i int) *reader {
-	arena := make([]byte, readBuffers*readBuffer)
-	ms := make([]host.Message, readBuffers)
+	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver(), messages: newMessages(quietBuffers)}
+}
+
+// newMessages returns n messages with memory to read into.
+func newMessages(n int) []host.Message {
+	arena := make([]byte, n*readBuffer)
+	ms := make([]host.Message, n)
 	for i := range ms {
 		ms[i].Buf = arena[i*readBuffer : (i+1)*readBuffer : (i+1)*readBuffer]
 	}
-	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver(), messages: ms}
+	return ms
 }
 
 // read reads whatever socket is in its place, across rebinds, until ctx ends.
@@ -78,6 +90,7 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 				r.crowded = true
 				r.socket.tellCrowded(r.family)
 			}
+			r.adapt(n)
 		case errors.Is(err, net.ErrClosed):
 			return true
 		default: // of one datagram, as WSAEMSGSIZE is (PATH-59)
@@ -88,6 +101,19 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 			if pause.Wait(ctx) != nil {
 				return true
 			}
+		}
+	}
+}
+
+// adapt has reads take more messages once the socket is busy; the last has taken n.
+func (r *reader) adapt(n int) {
+	switch {
+	case len(r.messages) == readBuffers:
+	case n < len(r.messages):
+		r.full = 0
+	default:
+		if r.full++; r.full == busyReads {
+			r.messages = newMessages(readBuffers)
 		}
 	}
 }
