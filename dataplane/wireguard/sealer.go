@@ -23,15 +23,22 @@ type Sealer struct {
 	nonce [12]byte
 	cut   cutter
 
-	arena []byte
-	used  int // bytes of arena that bursts cover
+	arena []byte // nil until something is sealed
+	used  int    // bytes of arena that bursts cover
 	out   bursts
 }
 
 // NewSealer returns a Sealer that passes what it has sealed to send: the bursts
 // of one peer, in order.
 func (e *Engine) NewSealer(send func(p *Peer, b []packet.Burst)) *Sealer {
-	return &Sealer{engine: e, send: send, mtu: e.config.MTU, arena: make([]byte, arenaSize)}
+	return &Sealer{engine: e, send: send, mtu: e.config.MTU}
+}
+
+// prepare takes the arena, which an idle node does without.
+func (s *Sealer) prepare() {
+	if s.arena == nil {
+		s.arena = make([]byte, arenaSize)
+	}
 }
 
 // Seal cuts, encrypts and sends packets to one peer, with room bytes left free
@@ -83,6 +90,7 @@ func (s *Sealer) keepalive(p *Peer, kp *keypair, now Tick) {
 	if !ok {
 		return
 	}
+	s.prepare()
 	size := s.seal(kp, counter, 0, 0)
 	s.flush(p)
 	kp.session.onSent(kp, now, size, false)
@@ -120,6 +128,7 @@ func (s *Sealer) key(ses *session, n int, now Tick) (*keypair, uint64) {
 // batch seals pkts with the counters from counter on and returns how many it
 // sealed; the others are malformed or too long, and counted.
 func (s *Sealer) batch(p *Peer, kp *keypair, counter uint64, pkts []packet.Outbound, room int, now Tick) (sealed int) {
+	s.prepare()
 	bytes, masq := 0, p.masquerade()
 	for i := range pkts {
 		k := min(pieces(&pkts[i]), maxReserve)

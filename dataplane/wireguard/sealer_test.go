@@ -77,6 +77,7 @@ func TestSealVectors(t *testing.T) {
 func TestSealPadding(t *testing.T) {
 	const mtu = 1270 // not a multiple of 16
 	l := newLane(t, mtu)
+	l.sealer.prepare()
 	old := bytes.Repeat([]byte{pattern}, 4096)
 	for n := 20; n <= 1420; n++ {
 		copy(l.sealer.arena, old)
@@ -154,6 +155,7 @@ func TestSealBursts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLane(t, laneMTU)
+			l.sealer.prepare()
 			copy(l.sealer.arena, bytes.Repeat([]byte{pattern}, arenaSize))
 			sent := l.sealOut(tt.room, tt.pkts...)
 			if n := checkBursts(t, l.burst, tt.room); n != len(sent) {
