@@ -12,11 +12,11 @@ import (
 
 // What a further idle node in a process may take on two cores. On more, gVisor
 // has a further goroutine for each in every stack, and a node further outbound
-// loops, no more than those; heap is what is reachable, most of it buffers that
+// loops, no more than those; heap is what is reachable, some of it buffers that
 // are not touched before they are needed, and the server's part for the node.
 const (
 	maxIdleGoroutines = 25  // of them two gVisor's; measured 25
-	maxIdleHeap       = 2.5 // MB; measured 2.05
+	maxIdleHeap       = 1.3 // MB; measured 1.01
 )
 
 // serverSide are the parts of stacks that the embedded tailnet's goroutines have.
