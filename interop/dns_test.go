@@ -183,19 +183,15 @@ func TestDNSDifferential(t *testing.T) {
 // names below one's own resolve.
 func awaitSame(t *testing.T, ours *node.Node, theirs *tsnet.Server) {
 	t.Helper()
-	deadline := time.Now().Add(upTimeout)
 	for _, q := range []dnsQuestion{{name: "ours." + dnsSuffix, typ: dnsmessage.TypeA}, {name: "below.theirs." + dnsSuffix, typ: dnsmessage.TypeA}} {
-		for {
+		eventually(t, upTimeout, func(context.Context) error {
 			want, err := askReference(t, theirs, "tcp", q)
 			got := askOurs(t, ours, "tcp", q)
-			if err == nil && rcodeOf(want) == dnsmessage.RCodeSuccess && rcodeOf(got) == dnsmessage.RCodeSuccess {
-				break
+			if err != nil || rcodeOf(want) != dnsmessage.RCodeSuccess || rcodeOf(got) != dnsmessage.RCodeSuccess {
+				return fmt.Errorf("%s: the reference says %v, %v, ours %v", q.name, rcodeOf(want), err, rcodeOf(got))
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: the reference says %v, ours %v", q.name, rcodeOf(want), rcodeOf(got))
-			}
-			time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-		}
+			return nil
+		})
 	}
 }
 

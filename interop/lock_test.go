@@ -2,11 +2,11 @@ package interop
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"tailscale.com/client/local"
 	"tailscale.com/tailcfg"
@@ -65,7 +65,7 @@ func ourLockedNode(t *testing.T, control, name string, client *local.Client) *no
 	ctx, cancel := context.WithTimeout(context.Background(), upTimeout)
 	defer cancel()
 	store := state.NewMemory()
-	if err := state.SaveLock(ctx, store, [][]byte{firstUpdate(t, ctx, client)}); err != nil {
+	if err := state.SaveLock(ctx, store, [][]byte{firstUpdate(t, client)}); err != nil {
 		t.Fatal(err)
 	}
 	n := &node.Node{
@@ -81,33 +81,34 @@ func ourLockedNode(t *testing.T, control, name string, client *local.Client) *no
 
 // firstUpdate returns what the tsnet node has of its lock, once it has seen it
 // itself.
-func firstUpdate(t *testing.T, ctx context.Context, client *local.Client) []byte {
+func firstUpdate(t *testing.T, client *local.Client) (update []byte) {
 	t.Helper()
-	for {
+	eventually(t, upTimeout, func(ctx context.Context) error {
 		all, err := client.TailnetLockLog(ctx, 10)
-		if err == nil && len(all) == 1 {
-			return all[0].Raw
+		if err != nil || len(all) != 1 {
+			return fmt.Errorf("%d updates: %v", len(all), err)
 		}
-		if ctx.Err() != nil {
-			t.Fatalf("%d updates: %v", len(all), err)
-		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-	}
+		update = all[0].Raw
+		return nil
+	})
+	return update
 }
 
 // awaitCommand waits until a node knows that it is not signed, and returns the
 // command that signs it.
-func awaitCommand(t *testing.T, n *node.Node) string {
+func awaitCommand(t *testing.T, n *node.Node) (command string) {
 	t.Helper()
-	for deadline := time.Now().Add(upTimeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		for _, problem := range n.Status().Health {
-			if _, command, ok := strings.Cut(problem, "run: "); ok {
-				return command
+	eventually(t, upTimeout, func(context.Context) error {
+		health := n.Status().Health
+		for _, problem := range health {
+			if _, said, ok := strings.Cut(problem, "run: "); ok {
+				command = said
+				return nil
 			}
 		}
-	}
-	t.Fatalf("not told that it is not signed: %q", n.Status().Health)
-	return ""
+		return fmt.Errorf("not told that it is not signed: %q", health)
+	})
+	return command
 }
 
 // sign does what "tailscale lock sign" would.

@@ -20,16 +20,9 @@ import (
 // callByName dials a name until it is known and answers with an echo.
 func callByName(t *testing.T, from dialer, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), routeTimeout)
-	defer cancel()
-	var last error
-	for ctx.Err() == nil {
-		if last = callOnce(ctx, from, "tcp", net.JoinHostPort(name, "7")); last == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-	}
-	t.Errorf("%s: %v", name, last)
+	eventually(t, routeTimeout, func(ctx context.Context) error {
+		return callOnce(ctx, from, "tcp", net.JoinHostPort(name, "7"))
+	})
 }
 
 // A tsnet node is reached by name from ours, and ours from it: by the first label
@@ -156,21 +149,14 @@ func TestDNSUnderRestrictivePolicy(t *testing.T) {
 // askByUDP asks a server until it answers.
 func askByUDP(t *testing.T, from dialer, to netip.AddrPort) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), routeTimeout)
-	defer cancel()
 	q := dnsQuestion{name: "good.corp.example", typ: dnsmessage.TypeA}
-	var last error
-	for ctx.Err() == nil {
-		var answer []byte
-		if answer, last = askOnce(ctx, from, to, q.pack(t)); last == nil {
-			if rcodeOf(answer) != dnsmessage.RCodeSuccess || answer[2]&0x80 == 0 {
-				t.Errorf("%v answers %x", to, answer)
-			}
-			return
+	eventually(t, routeTimeout, func(ctx context.Context) error {
+		answer, err := askOnce(ctx, from, to, q.pack(t))
+		if err == nil && (rcodeOf(answer) != dnsmessage.RCodeSuccess || answer[2]&0x80 == 0) {
+			t.Errorf("%v answers %x", to, answer)
 		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-	}
-	t.Errorf("%v: %v", to, last)
+		return err
+	})
 }
 
 func askOnce(ctx context.Context, from dialer, to netip.AddrPort, question []byte) ([]byte, error) {
@@ -197,14 +183,14 @@ func asksByLibrary(t *testing.T, tailnet *devnet.Net, ours *node.Node, server di
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), routeTimeout)
-	defer cancel()
-	for len(ours.DNSStatus().Routes["corp.example"]) == 0 {
-		if ctx.Err() != nil {
-			t.Fatal("the route does not come")
+	eventually(t, routeTimeout, func(context.Context) error {
+		if len(ours.DNSStatus().Routes["corp.example"]) == 0 {
+			return errors.New("the route does not come")
 		}
-		time.Sleep(10 * time.Millisecond) // real nodes cannot run in a bubble
-	}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), routeTimeout)
+	defer cancel()
 	want := netip.MustParseAddr("192.0.2.7")
 	if got, err := ours.Resolver().LookupNetIP(ctx, "ip4", "good.corp.example."); err != nil || len(got) != 1 || got[0].Unmap() != want {
 		t.Errorf("the resolver says %v, %v", got, err)

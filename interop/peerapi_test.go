@@ -60,13 +60,12 @@ func pairOnDevnet(t *testing.T) mixedPair {
 func acquaintPair(t *testing.T, control, authKey string) mixedPair {
 	t.Helper()
 	p := mixedPair{ourNode(t, control, "ours", authKey), tsnetNode(t, control, "theirs", authKey)}
-	deadline := time.Now().Add(upTimeout)
-	for p.peerAPIOfOurs(t) == "" || !p.knowsTheirs(t) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the reference has our peerAPI at %q; we know theirs: %v", p.peerAPIOfOurs(t), p.knowsTheirs(t))
+	eventually(t, upTimeout, func(context.Context) error {
+		if at, known := p.peerAPIOfOurs(t), p.knowsTheirs(t); at == "" || !known {
+			return fmt.Errorf("the reference has our peerAPI at %q; we know theirs: %v", at, known)
 		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-	}
+		return nil
+	})
 	return p
 }
 

@@ -138,16 +138,9 @@ const routeTimeout = 30 * time.Second
 // echoes dials until a connection is made, and wants its echo.
 func echoes(t *testing.T, from dialer, network string, to netip.AddrPort) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), routeTimeout)
-	defer cancel()
-	var last error
-	for ctx.Err() == nil {
-		if last = callOnce(ctx, from, network, to.String()); last == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond) // real nodes cannot run in a bubble
-	}
-	t.Errorf("%s to %v: %v", network, to, last)
+	eventually(t, routeTimeout, func(ctx context.Context) error {
+		return callOnce(ctx, from, network, to.String())
+	})
 }
 
 // callOnce wants an address to echo.
