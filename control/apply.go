@@ -23,7 +23,7 @@ type mapState struct {
 	// cannot be told from one that has been taken over, without checking the
 	// disablement secret (CTL-41).
 	locked bool
-	lock   *TKAInfo // what the server has said in this session; nil: off
+	lock   *TKAInfo // what the server has said of it, on this map stream; nil: off
 
 	handle string // of a session that can be resumed, and where it stands
 	seq    int64

@@ -26,7 +26,7 @@ func TestLoginWithAuthKey(t *testing.T) {
 		if c.OldNodeKey != old || c.NodeKey == old || c.Auth == nil || c.Auth.AuthKey != "second" {
 			t.Errorf("request = %+v, want a new key in place of the old one, with the auth key", c.RegisterRequest)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		if got := tc.Status.Get(); got.State != StateRunning || tc.NodeKey.Get().Public() != old {
 			t.Errorf("status = %+v before the answer, want the old key to go on", got)
 		}

@@ -191,14 +191,14 @@ func TestLockIsTurnedOffByTheSecret(t *testing.T) {
 		s.disabled = "wrong"
 		s.mu.Unlock()
 		p.send(&MapResponse{TKAInfo: &TKAInfo{Disabled: true}})
-		time.Sleep(time.Second) // each attempt costs a processor much
+		time.Sleep(time.Second) // fake time; few attempts, each costs a processor much
 		if m := tc.Netmap.Get(); m.Lock == nil || tc.Status.Get().Lock == nil {
 			t.Error("a wrong secret has turned it off, or the status does not say so")
 		}
 		s.mu.Lock()
 		s.disabled = s.Secret
 		s.mu.Unlock()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		m := tc.Netmap.Get()
 		if m.LockEnabled || m.Lock != nil || len(m.Peers) != len(s.peers()) || store.updates != nil || tc.Status.Get().Lock != nil {
 			t.Errorf("lock = %v, %+v with %d peers, status %v; want it off", m.LockEnabled, m.Lock, len(m.Peers), tc.Status.Get().Lock)
@@ -220,7 +220,7 @@ func TestLockThatCannotBeVerified(t *testing.T) {
 		s.mu.Lock()
 		s.genesis = nil
 		s.mu.Unlock()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		if m := tc.Netmap.Get(); m.Lock == nil || tc.Status.Get().Lock != nil {
 			t.Errorf("lock = %+v, status %v; want it verified in the end", m.Lock, tc.Status.Get().Lock)
 		}

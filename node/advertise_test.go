@@ -178,7 +178,7 @@ func TestDatagramFlowIdles(t *testing.T) {
 		}()
 		begin, buf := time.Now(), make([]byte, 100)
 		for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}, {hostSide, peer}} {
-			time.Sleep(udpIdle - time.Second)
+			time.Sleep(udpIdle - time.Second) // fake time
 			way[0].Write([]byte("x"))
 			if n, err := way[1].Read(buf); n != 1 || err != nil {
 				t.Fatal(n, err)

@@ -16,7 +16,7 @@ import (
 
 // modern lets the clock of a bubble, which begins in 2000, show a time at which
 // keys expire (control.md section 9.3).
-func modern() { time.Sleep(time.Until(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))) }
+func modern() { time.Sleep(time.Until(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC))) } // fake time
 
 // An eventLog takes down the events of a node.
 type eventLog struct {
@@ -89,11 +89,11 @@ func (f *testFlow) arrives(t *testing.T, limit time.Duration) time.Duration {
 
 // rests reports whether nothing of the flow arrives for a second.
 func (f *testFlow) rests() bool {
-	time.Sleep(time.Second) // for what is under way
+	time.Sleep(time.Second) // fake time: for what is under way
 	f.at.mu.Lock()
 	before := len(f.arrived)
 	f.at.mu.Unlock()
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // fake time
 	f.at.mu.Lock()
 	defer f.at.mu.Unlock()
 	return len(f.arrived) == before

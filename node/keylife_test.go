@@ -21,14 +21,14 @@ func TestKeyExpiryIsToldAndExtensionNoticed(t *testing.T) {
 		a, b := g.start(g.addHost("a")), g.join(g.addHost("b"))
 		log := logEvents(a)
 		a.up()
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		flow := a.send(b, 7, 10*time.Millisecond)
 		defer flow.end()
 		expire := func(in time.Duration) {
 			if err := g.tailnet.SetKeyExpiry("n0", time.Now().Add(in)); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 		log.wants(t, "at the start", "Running")
 		for _, warning := range []struct {
@@ -41,15 +41,15 @@ func TestKeyExpiryIsToldAndExtensionNoticed(t *testing.T) {
 		} {
 			expire(warning.left + time.Minute)
 			log.wants(t, "when the expiry is set", warning.soon)
-			time.Sleep(58 * time.Second)
+			time.Sleep(58 * time.Second) // fake time
 			log.wants(t, "before it is due", "")
-			time.Sleep(2 * time.Second)
+			time.Sleep(2 * time.Second) // fake time
 			log.wants(t, "when it is due", fmt.Sprintf("KeyExpiring %v", warning.told))
 		}
 		flow.arrives(t, time.Second)
 		expire(20 * time.Second)
 		log.wants(t, "shortly before the end", "KeyExpiring 0s")
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second)                                       // fake time
 		log.wants(t, "at the end", "KeyExpired, bad auth key, NeedsLogin") // the auth key was good for one node
 		if !flow.rests() {
 			t.Error("packets arrive although the key has expired")
@@ -74,7 +74,7 @@ func TestExpiredKeyIsRenewedWithAuthKey(t *testing.T) {
 		b := g.join(g.addHost("b"))
 		log := logEvents(a)
 		a.up()
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		forth, back := a.send(b, 7, 10*time.Millisecond), b.send(a, 8, 10*time.Millisecond)
 		defer forth.end()
 		defer back.end()
@@ -82,7 +82,7 @@ func TestExpiredKeyIsRenewedWithAuthKey(t *testing.T) {
 		if err := g.tailnet.ExpireKey("n0"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // fake time
 		log.wants(t, "after the end", "Running, KeyExpired, KeyRenewed, Running")
 		forth.arrives(t, 5*time.Second)
 		back.arrives(t, 5*time.Second)
@@ -96,7 +96,7 @@ func TestLoginRenewsKeyUnderTraffic(t *testing.T) {
 		a, b := g.start(g.addHost("a")), g.join(g.addHost("b"))
 		log := logEvents(a)
 		a.up()
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		forth, back := a.send(b, 7, 10*time.Millisecond), b.send(a, 8, 10*time.Millisecond)
 		forth.arrives(t, 5*time.Second)
 		before, ips := a.run.control.NodeKey.Get().Public(), a.Status().TailscaleIPs
@@ -104,14 +104,14 @@ func TestLoginRenewsKeyUnderTraffic(t *testing.T) {
 		if err := a.Login(ctx, LoginOptions{AuthKey: "tskey-auth-none"}); !errors.Is(err, ErrBadAuthKey) {
 			t.Errorf("bad key: %v", err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if a.run.control.NodeKey.Get().Public() != before {
 			t.Error("a bad auth key has changed the node key")
 		}
 		if err := a.Login(ctx, LoginOptions{AuthKey: g.tailnet.AuthKey(devnet.KeyOptions{})}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // fake time
 		log.wants(t, "of all this", "Running, KeyRenewed")
 		forth.end()
 		back.end()
@@ -136,7 +136,7 @@ func TestApprovalComesAndGoes(t *testing.T) {
 		if err := a.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // fake time
 		log.wants(t, "before the approval", "NeedsApproval")
 		if p := a.run.plane.Load(); p != nil && !p.ended.Load() {
 			t.Error("the packet pipeline runs before the approval")
@@ -145,7 +145,7 @@ func TestApprovalComesAndGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.up()
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		forth, back := a.send(b, 7, 10*time.Millisecond), b.send(a, 8, 10*time.Millisecond)
 		defer forth.end()
 		defer back.end()
@@ -181,13 +181,13 @@ func TestRemovedEphemeralNodeJoinsAnew(t *testing.T) {
 		if err := g.tailnet.Remove("n0"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // fake time
 		a.up()
 		log.wants(t, "of all this", "Running, removed, Rejoined, Running")
 		if st := a.Status(); st.Self.ID == old.Self.ID || st.Self.PublicKey == old.Self.PublicKey {
 			t.Error("the node is the one that was removed")
 		}
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		flow := a.send(b, 7, 10*time.Millisecond)
 		defer flow.end()
 		flow.arrives(t, 5*time.Second)
@@ -269,7 +269,7 @@ func TestTailnetLockIsTold(t *testing.T) {
 		a, b := g.start(g.addHost("a")), g.join(g.addHost("b"))
 		log := logEvents(a)
 		a.up()
-		time.Sleep(settled)
+		time.Sleep(settled) // fake time
 		flow := a.send(b, 7, 10*time.Millisecond)
 		defer flow.end()
 		flow.arrives(t, 5*time.Second)
@@ -277,7 +277,7 @@ func TestTailnetLockIsTold(t *testing.T) {
 			if err := g.tailnet.SendMap("n0", &control.MapResponse{TKAInfo: &control.TKAInfo{Head: "x"}}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 		}
 		log.wants(t, "of all this", "Running, TailnetLocked")
 		if !flow.rests() || !slices.ContainsFunc(a.Status().Health, func(s string) bool { return strings.Contains(s, "tailnet lock") }) {
@@ -296,7 +296,7 @@ func TestKeyExpiryFollowsServersClock(t *testing.T) {
 		if err := g.tailnet.SetKeyExpiry("n0", time.Now().Add(20*24*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		log.wants(t, "by our own clock", "Running")
 		for _, ahead := range []struct {
 			by   time.Duration
@@ -310,7 +310,7 @@ func TestKeyExpiryFollowsServersClock(t *testing.T) {
 			if err := g.tailnet.SendMap("n0", &control.MapResponse{KeepAlive: true, ControlTime: time.Now().Add(ahead.by).UTC()}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // fake time
 			log.wants(t, fmt.Sprintf("%v ahead", ahead.by), ahead.want)
 		}
 	})

@@ -25,7 +25,7 @@ func TestDialUDP(t *testing.T) {
 			t.Errorf("a is %v for b, %v for itself; b is %v", from, c.LocalAddr(), c.RemoteAddr())
 		}
 		so.send(from, "not asked")
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		sb.send(from, "answer")
 		buf := make([]byte, 100)
 		if k, err := c.Read(buf); err != nil || string(buf[:k]) != "answer" {
