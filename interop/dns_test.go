@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -319,29 +320,45 @@ func fieldsOf(t *testing.T, msg []byte) string {
 	return strings.Join(lines, "\n")
 }
 
+// listenDNS listens by UDP and TCP at one port of loopback. The system chooses a
+// port that UDP has free; where TCP has not, it is another one's turn.
+func listenDNS(t *testing.T) (pc net.PacketConn, ln net.Listener) {
+	t.Helper()
+	for range 100 {
+		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pc.Close() })
+		switch ln, err := net.Listen("tcp4", pc.LocalAddr().String()); {
+		case err == nil:
+			t.Cleanup(func() { ln.Close() })
+			return pc, ln
+		case !errors.Is(err, syscall.EADDRINUSE):
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
+}
+
+// answerDatagrams answers what comes as upstreamAnswer does, until pc is closed.
+func answerDatagrams(pc net.PacketConn, addr string) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		pc.WriteTo(upstreamAnswer(buf[:n], addr), from)
+	}
+}
+
 // upstreamDNS runs a DNS server that answers by the first label, and returns where.
 func upstreamDNS(t *testing.T, addr string) string {
 	t.Helper()
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { pc.Close() })
-	ln, err := net.Listen("tcp4", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			pc.WriteTo(upstreamAnswer(buf[:n], addr), from)
-		}
-	}()
+	pc, ln := listenDNS(t)
+	go answerDatagrams(pc, addr)
 	go func() {
 		for {
 			c, err := ln.Accept()

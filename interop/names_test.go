@@ -105,16 +105,7 @@ func serveDNS(t *testing.T, n dialer) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { pc.Close() })
-		go func() {
-			buf := make([]byte, 4096)
-			for {
-				n, from, err := pc.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				pc.WriteTo(upstreamAnswer(buf[:n], "192.0.2.7"), from)
-			}
-		}()
+		go answerDatagrams(pc, "192.0.2.7")
 	}
 }
 
