@@ -30,7 +30,11 @@ type reader struct {
 	want  int                  // messages asked for
 	n     int                  // messages read
 	errno syscall.Errno
-	call  func(fd uintptr) bool // made once: a closure per read would be an allocation
+
+	// Made once: a closure per read would be an allocation.
+	call  func(fd uintptr) bool
+	await func(fd uintptr) bool
+	woken bool // await has been called before
 }
 
 func (r *reader) init(u *batchUDP) {
@@ -42,6 +46,11 @@ func (r *reader) init(u *batchUDP) {
 			r.readOne(fd)
 		}
 		return r.errno != unix.EAGAIN
+	}
+	r.await = func(fd uintptr) bool {
+		was := r.woken
+		r.woken = true
+		return was || readable(fd)
 	}
 }
 
@@ -87,6 +96,12 @@ func (r *reader) forget() {
 	for i := range r.want {
 		r.iovs[i].Base = nil
 	}
+}
+
+// WaitRead implements Waiter.
+func (u *batchUDP) WaitRead() error {
+	u.rd.woken = false
+	return u.raw.Read(u.rd.await)
 }
 
 // ReadBatch implements UDPConn.

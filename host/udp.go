@@ -37,6 +37,14 @@ type FallbackReporter interface {
 	OnFallback(report func(refused string))
 }
 
+// A Waiter is a UDPConn that waits without memory, for a reader that has none
+// before there is something to read.
+type Waiter interface {
+	// WaitRead waits until ReadBatch has, or may have, something to return. It
+	// returns net.ErrClosed after Close. Only the goroutine that reads calls it.
+	WaitRead() error
+}
+
 // A Sharer is a UDPConn that can share its port with further sockets, so that as
 // many goroutines read what arrives there (WG-79).
 type Sharer interface {

@@ -241,3 +241,28 @@ func TestUDPZone(t *testing.T) {
 		t.Errorf("zone %q of an interface that is gone", got)
 	}
 }
+
+// TestUDPWaitRead: a datagram, and Close, end the wait.
+func TestUDPWaitRead(t *testing.T) {
+	a, b, to := pair(t, "udp4")
+	ms := []Message{{Buf: make([]byte, 1<<16)}}
+	for _, size := range []int{1, 1200} {
+		woken := make(chan error)
+		go func() { woken <- b.(Waiter).WaitRead() }()
+		if err := a.WriteBursts(to, []packet.Burst{burst(0, size, 1, size)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-woken; err != nil {
+			t.Fatal(err)
+		}
+		if n, err := b.ReadBatch(ms); n != 1 || err != nil || ms[0].N != size {
+			t.Errorf("%d messages, %v, of %d bytes; want %d", n, err, ms[0].N, size)
+		}
+	}
+	ended := make(chan error)
+	go func() { ended <- b.(Waiter).WaitRead() }()
+	b.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -15,11 +16,15 @@ const (
 	// readBuffers is how many messages one read may take (WG-81).
 	readBuffers = 8
 
-	// quietBuffers is how many until busyReads reads in a row have been full: most
-	// nodes of a process are idle, and memory that was used before is written to
-	// when it is taken anew.
+	// quietBuffers is how many until busyReads reads in a row have been full. Most
+	// nodes of a process are idle: these buffers are taken when there is something
+	// to read, and are another reader's after it.
 	quietBuffers = 2
 	busyReads    = 2
+
+	// calmReads is how many reads in a row quietBuffers must have been enough for
+	// until a busy reader gives its own up.
+	calmReads = 1024
 
 	// readBuffer is the size of each in bytes: what the host joins, at most.
 	readBuffer = 64 << 10
@@ -42,14 +47,17 @@ type reader struct {
 	family   *family
 	conn     *actor.Cell[host.UDPConn] // one of the family's
 	receiver transport.Receiver
-	messages []host.Message
-	full     int  // reads in a row that were full, while few messages are taken
-	crowded  bool // that the socket is was told
+	messages []host.Message // nil for none: nothing has been read since
+	streak   int            // reads in a row that called for another number of messages
+	crowded  bool           // that the socket is was told
 }
 
 func newReader(s *Socket, f *family, i int) *reader {
-	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver(), messages: newMessages(quietBuffers)}
+	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver()}
 }
+
+// quiet are the messages of all readers that are not busy.
+var quiet = sync.Pool{New: func() any { return (*[quietBuffers]host.Message)(newMessages(quietBuffers)) }}
 
 // newMessages returns n messages with memory to read into.
 func newMessages(n int) []host.Message {
@@ -81,7 +89,7 @@ func (r *reader) read(ctx context.Context) error {
 func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 	pause := actor.Backoff{Max: maxReadPause}
 	for {
-		n, err := c.ReadBatch(r.messages)
+		n, err := r.readBatch(c)
 		switch {
 		case err == nil:
 			pause.Reset()
@@ -105,17 +113,45 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 	}
 }
 
-// adapt has reads take more messages once the socket is busy; the last has taken n.
-func (r *reader) adapt(n int) {
-	switch {
-	case len(r.messages) == readBuffers:
-	case n < len(r.messages):
-		r.full = 0
-	default:
-		if r.full++; r.full == busyReads {
-			r.messages = newMessages(readBuffers)
+// readBatch reads into memory that it takes, if it can, when there is something
+// to read.
+func (r *reader) readBatch(c host.UDPConn) (n int, err error) {
+	if r.messages == nil {
+		if w, ok := c.(host.Waiter); ok {
+			if err := w.WaitRead(); err != nil {
+				return 0, err
+			}
 		}
+		r.messages = quiet.Get().(*[quietBuffers]host.Message)[:]
 	}
+	return c.ReadBatch(r.messages)
+}
+
+// adapt has reads take more messages once the socket is busy, and fewer when it
+// has long been calm; the last has taken n.
+func (r *reader) adapt(n int) {
+	if len(r.messages) == readBuffers {
+		if r.inRow(n <= quietBuffers) == calmReads {
+			r.messages, r.streak = nil, 0
+		}
+		return
+	}
+	quiet.Put((*[quietBuffers]host.Message)(r.messages))
+	r.messages = nil
+	if r.inRow(n == quietBuffers) == busyReads {
+		r.messages, r.streak = newMessages(readBuffers), 0
+	}
+}
+
+// inRow returns how many reads in a row, with the last, have called for another
+// number of messages.
+func (r *reader) inRow(called bool) int {
+	if !called {
+		r.streak = 0
+	} else {
+		r.streak++
+	}
+	return r.streak
 }
 
 // crowd reports whether a read was full of more than one sender's datagrams: the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -25,10 +26,13 @@ func full(senders int) read {
 	return r
 }
 
+// first is a read of the first n messages only.
+func (r read) first(n int) read { return read{messages: r.messages[:n]} }
+
 // busy has the reader of a socket take readBuffers messages from now on.
 func busy(c *fakeConn, d *datagrams) {
 	for range busyReads {
-		c.reads <- read{messages: full(1).messages[:quietBuffers]}
+		c.reads <- full(1).first(quietBuffers)
 	}
 	synctest.Wait()
 	for len(d.got) > 0 {
@@ -36,20 +40,60 @@ func busy(c *fakeConn, d *datagrams) {
 	}
 }
 
-// TestBusySocket: reads take few messages until some in a row have been full, and
-// then as many as ever (WG-81).
-func TestBusySocket(t *testing.T) {
-	r := &reader{messages: newMessages(quietBuffers)}
-	for i, tt := range []struct{ read, want int }{
-		{quietBuffers, quietBuffers}, {quietBuffers - 1, quietBuffers}, {quietBuffers, quietBuffers},
-		{quietBuffers, readBuffers}, {1, readBuffers}, {readBuffers, readBuffers},
+// TestMemoryOfReader: a reader has no memory between reads until some in a row
+// have been full; then it has as much as ever (WG-81), until it has long been calm.
+func TestMemoryOfReader(t *testing.T) {
+	c, r := newFakeConn(netip.AddrPort{}), new(reader)
+	read := func(n int) (kept int) {
+		c.reads <- full(1).first(n)
+		if got, err := r.readBatch(c); got != n || err != nil {
+			t.Fatal(got, err)
+		}
+		r.adapt(n)
+		return len(r.messages)
+	}
+	for i, tt := range []struct{ read, kept int }{
+		{quietBuffers, 0}, {quietBuffers - 1, 0}, {quietBuffers, 0}, {quietBuffers, readBuffers},
+		{1, readBuffers}, {readBuffers, readBuffers},
 	} {
-		r.adapt(tt.read)
-		if got := len(r.messages); got != tt.want {
-			t.Errorf("after read %d, of %d: %d messages, want %d", i, tt.read, got, tt.want)
+		if kept := read(tt.read); kept != tt.kept {
+			t.Errorf("after read %d, of %d: %d messages kept, want %d", i, tt.read, kept, tt.kept)
+		}
+	}
+	for i := range calmReads {
+		if kept := read(quietBuffers); (kept == 0) != (i == calmReads-1) {
+			t.Fatalf("after calm read %d: %d messages kept", i, kept)
 		}
 	}
 }
+
+// TestReaderWaitsWithoutMemory: memory is taken once the socket has something.
+func TestReaderWaitsWithoutMemory(t *testing.T) {
+	c, r := &waitingConn{fakeConn: newFakeConn(netip.AddrPort{})}, new(reader)
+	c.wait = func() error {
+		if r.messages != nil {
+			t.Error("has memory while it waits")
+		}
+		return nil
+	}
+	c.reads <- full(1).first(1)
+	if n, err := r.readBatch(c); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	r.adapt(1)
+	c.wait = func() error { return net.ErrClosed }
+	if _, err := r.readBatch(c); err != net.ErrClosed || r.messages != nil {
+		t.Error(err, "and memory:", r.messages != nil)
+	}
+}
+
+// A waitingConn is a socket that can be waited for.
+type waitingConn struct {
+	*fakeConn
+	wait func() error
+}
+
+func (c *waitingConn) WaitRead() error { return c.wait() }
 
 // TestCrowdedSocket: a socket whose reads are full of several senders gets
 // others at its port, all of which are read (WG-79); a rebind begins with one
@@ -82,7 +126,7 @@ func checkCrowded(t *testing.T, c *fakeConn, d *datagrams) {
 	for _, tt := range []struct {
 		read read
 		want int
-	}{{full(1), 1}, {read{messages: full(2).messages[:readBuffers-1]}, 1}, {full(2), 3}, {full(2), 3}} {
+	}{{full(1), 1}, {full(2).first(readBuffers - 1), 1}, {full(2), 3}, {full(2), 3}} {
 		c.reads <- tt.read
 		synctest.Wait()
 		if got := len(c.all()); got != tt.want {
