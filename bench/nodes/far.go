@@ -78,7 +78,32 @@ func (f *field) farRows() (all []rounds.Row) {
 		{"far10-reordered", link.Conditions{Delay: near, Late: 0.001, LateBy: 5 * time.Millisecond}},
 		{"far10-loss", link.Conditions{Delay: near, Loss: 0.005}},
 	} {
-		all = append(all, f.farRow(r.name, r.c))
+		row := f.farRow(r.name, r.c)
+		for i := range row.Metrics[:2] { // both directions
+			row.Metrics[i].RatioLeast = 1
+			row.Metrics[i].Beside = []rounds.Floor{{Variant: string(cubic), Least: 0.8}}
+		}
+		all = append(all, row)
+	}
+	return append(all, f.repairRows()...)
+}
+
+// repairRows are the lossy links as a tunnel would show them to TCP that had what
+// was lost sent again: a round trip later, in order or not (doc/loss-repair.md).
+func (f *field) repairRows() (all []rounds.Row) {
+	const near, far, notice = 5 * time.Millisecond, 33 * time.Millisecond, time.Millisecond
+	for _, r := range []struct {
+		name  string
+		delay time.Duration
+		loss  float64
+	}{
+		{"far66-repaired", far, 0.001},
+		{"far10-repaired", near, 0.005},
+	} {
+		c := link.Conditions{Delay: r.delay, Late: r.loss, LateBy: 2*r.delay + notice, Loss: r.loss * r.loss}
+		all = append(all, f.farRow(r.name, c))
+		c.InOrder = true
+		all = append(all, f.farRow(r.name+"-in-order", c))
 	}
 	return all
 }
@@ -90,10 +115,6 @@ func (f *field) farRow(name string, c link.Conditions) rounds.Row {
 		{Name: "send CPU", Unit: "s/GB"}, {Name: "receive CPU", Unit: "s/GB"},
 		{Name: "lost by the link", Unit: "%"}, {Name: "held back", Unit: "%"}, {Name: "overflow", Unit: "packets"},
 		{Name: "lag of the link", Unit: "µs"}, {Name: "CPU of the link", Unit: "s"},
-	}
-	for i := range metrics[:2] {
-		metrics[i].RatioLeast = 1
-		metrics[i].Beside = []rounds.Floor{{Variant: string(cubic), Least: 0.8}}
 	}
 	row := rounds.Row{Name: name, Metrics: metrics}
 	for _, k := range []kind{ours, tsnet, cubic, reno, bbr} {

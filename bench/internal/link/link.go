@@ -15,8 +15,9 @@ type Conditions struct {
 
 	Loss float64 // share of packets lost at random
 
-	Late   float64       // share of packets that are held back, so that others overtake them
-	LateBy time.Duration // for how long
+	Late    float64       // share of packets that are held back, so that others overtake them
+	LateBy  time.Duration // for how long
+	InOrder bool          // none overtakes: those behind wait too
 
 	Burst      int           // packets lost in a row
 	BurstFirst time.Duration // when the first of them is lost, from setting the conditions

@@ -22,6 +22,7 @@ type way struct {
 	counts     Counts
 
 	free      time.Duration // when the limited rate has passed on all there is
+	held      time.Duration // until when those behind one that is held back wait
 	burst     int           // packets still to be lost in a row
 	nextBurst time.Duration
 
@@ -37,7 +38,7 @@ func newWay(seed uint64) *way { return &way{rand: rand.New(rand.NewPCG(seed, 0))
 
 // set changes what becomes of packets from now on.
 func (w *way) set(c Conditions, now time.Duration) {
-	w.conditions, w.burst, w.nextBurst = c, 0, now+c.BurstFirst
+	w.conditions, w.burst, w.nextBurst, w.held = c, 0, now+c.BurstFirst, 0
 }
 
 // buffer returns room for a packet that put takes.
@@ -63,19 +64,28 @@ func (w *way) put(b []byte, size int, now time.Duration) {
 		w.counts.Burst++
 	case w.chance(w.conditions.Loss):
 		w.counts.Lost++
-	case w.chance(w.conditions.Late):
-		w.counts.Late++
-		if w.late.push(parcel{due + w.conditions.LateBy, b}) {
-			return
-		}
-		w.counts.Overflow++
 	default:
-		if w.prompt.push(parcel{due, b}) {
+		lane := &w.prompt
+		if w.chance(w.conditions.Late) {
+			w.counts.Late++
+			due, lane = w.hold(due)
+		}
+		if lane.push(parcel{max(due, w.held), b}) {
 			return
 		}
 		w.counts.Overflow++
 	}
 	w.release(b)
+}
+
+// hold returns when and in which lane a packet goes on that is held back.
+func (w *way) hold(due time.Duration) (time.Duration, *lane) {
+	due += w.conditions.LateBy
+	if !w.conditions.InOrder {
+		return due, &w.late
+	}
+	w.held = due
+	return due, &w.prompt
 }
 
 // passed returns when a packet is at the other end, or that it does not get

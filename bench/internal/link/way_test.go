@@ -87,6 +87,26 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestLateInOrder: where none overtakes, those behind wait as long as the one that
+// is held back, and no longer.
+func TestLateInOrder(t *testing.T) {
+	w := newTest(Conditions{Delay: 10 * ms, Late: 0.02, LateBy: 5 * ms, InOrder: true})
+	numbers, at := sendEvery(w, 1000, ms)
+	behind := 0
+	for i, n := range numbers {
+		more := at[i] - time.Duration(n)*ms - 10*ms
+		if more < 0 || more > 10*ms {
+			t.Errorf("packet %d is %v late", n, more)
+		}
+		if more > 0 {
+			behind++
+		}
+	}
+	if w.counts.Late == 0 || behind < 3*w.counts.Late || !slices.IsSorted(numbers) || len(numbers) != 1000 {
+		t.Errorf("%d held back, %d late, of %d", w.counts.Late, behind, len(numbers))
+	}
+}
+
 // TestBursts: packets in a row are lost, at the times asked for.
 func TestBursts(t *testing.T) {
 	w := newTest(Conditions{Burst: 20, BurstFirst: 100 * ms, BurstEvery: 500 * ms})
