@@ -16,21 +16,19 @@ const (
 	// readBuffers is how many messages one read may take (WG-81).
 	readBuffers = 8
 
-	// quietBuffers is how many until busyReads reads in a row have been full. Most
-	// nodes of a process are idle: these buffers are taken when there is something
-	// to read, and are another reader's after it.
+	// quietBuffers is how many until busyReads reads in a row have been full, and
+	// again once they have been enough for calmReads in a row. Either are taken when
+	// there is something to read, and are another reader's after it: most nodes of a
+	// process are idle.
 	quietBuffers = 2
 	busyReads    = 2
-
-	// calmReads is how many reads in a row quietBuffers must have been enough for
-	// until a busy reader gives its own up.
-	calmReads = 1024
+	calmReads    = 1024
 
 	// readBuffer is the size of each in bytes: what the host joins, at most.
 	readBuffer = 64 << 10
 
-	// ReadMemory is what each receive goroutine reads into, in bytes: there is one
-	// per socket, and a socket per family.
+	// ReadMemory is what each receive goroutine reads into, in bytes, at most: there
+	// is one per socket, and a socket per family.
 	ReadMemory = readBuffers * readBuffer
 
 	// maxReadPause bounds how long a reader waits after a read has failed.
@@ -47,17 +45,20 @@ type reader struct {
 	family   *family
 	conn     *actor.Cell[host.UDPConn] // one of the family's
 	receiver transport.Receiver
-	messages []host.Message // nil for none: nothing has been read since
-	streak   int            // reads in a row that called for another number of messages
-	crowded  bool           // that the socket is was told
+	busy     bool // reads take readBuffers messages
+	streak   int  // reads in a row that called for another number of messages
+	crowded  bool // that the socket is was told
 }
 
 func newReader(s *Socket, f *family, i int) *reader {
 	return &reader{socket: s, family: f, conn: &f.conns[i], receiver: s.newReceiver()}
 }
 
-// quiet are the messages of all readers that are not busy.
-var quiet = sync.Pool{New: func() any { return (*[quietBuffers]host.Message)(newMessages(quietBuffers)) }}
+// Messages of all readers, by how busy these are.
+var (
+	quietMemory = sync.Pool{New: func() any { ms := newMessages(quietBuffers); return &ms }}
+	busyMemory  = sync.Pool{New: func() any { ms := newMessages(readBuffers); return &ms }}
+)
 
 // newMessages returns n messages with memory to read into.
 func newMessages(n int) []host.Message {
@@ -89,16 +90,10 @@ func (r *reader) read(ctx context.Context) error {
 func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 	pause := actor.Backoff{Max: maxReadPause}
 	for {
-		n, err := r.readBatch(c)
+		err := r.pass(c)
 		switch {
 		case err == nil:
 			pause.Reset()
-			r.deliver(r.messages[:n])
-			if !r.crowded && crowd(r.messages[:n]) {
-				r.crowded = true
-				r.socket.tellCrowded(r.family)
-			}
-			r.adapt(n)
 		case errors.Is(err, net.ErrClosed):
 			return true
 		default: // of one datagram, as WSAEMSGSIZE is (PATH-59)
@@ -113,33 +108,42 @@ func (r *reader) drain(ctx context.Context, c host.UDPConn) (closed bool) {
 	}
 }
 
-// readBatch reads into memory that it takes, if it can, when there is something
-// to read.
-func (r *reader) readBatch(c host.UDPConn) (n int, err error) {
-	if r.messages == nil {
-		if w, ok := c.(host.Waiter); ok {
-			if err := w.WaitRead(); err != nil {
-				return 0, err
-			}
+// pass reads once and delivers. The memory for it is taken, if the host can wait
+// without, when there is something to read.
+func (r *reader) pass(c host.UDPConn) error {
+	if w, ok := c.(host.Waiter); ok {
+		if err := w.WaitRead(); err != nil {
+			return err
 		}
-		r.messages = quiet.Get().(*[quietBuffers]host.Message)[:]
 	}
-	return c.ReadBatch(r.messages)
+	memory := &quietMemory
+	if r.busy {
+		memory = &busyMemory
+	}
+	ms := memory.Get().(*[]host.Message)
+	defer memory.Put(ms)
+	n, err := c.ReadBatch(*ms)
+	if err != nil {
+		return err
+	}
+	r.deliver((*ms)[:n])
+	if !r.crowded && crowd((*ms)[:n]) {
+		r.crowded = true
+		r.socket.tellCrowded(r.family)
+	}
+	r.adapt(n)
+	return nil
 }
 
 // adapt has reads take more messages once the socket is busy, and fewer when it
 // has long been calm; the last has taken n.
 func (r *reader) adapt(n int) {
-	if len(r.messages) == readBuffers {
-		if r.inRow(n <= quietBuffers) == calmReads {
-			r.messages, r.streak = nil, 0
-		}
-		return
+	more, enough := n >= quietBuffers, busyReads
+	if r.busy {
+		more, enough = n > quietBuffers, calmReads
 	}
-	quiet.Put((*[quietBuffers]host.Message)(r.messages))
-	r.messages = nil
-	if r.inRow(n == quietBuffers) == busyReads {
-		r.messages, r.streak = newMessages(readBuffers), 0
+	if r.inRow(more != r.busy) == enough {
+		r.busy, r.streak = !r.busy, 0
 	}
 }
 

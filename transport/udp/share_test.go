@@ -40,60 +40,61 @@ func busy(c *fakeConn, d *datagrams) {
 	}
 }
 
-// TestMemoryOfReader: a reader has no memory between reads until some in a row
-// have been full; then it has as much as ever (WG-81), until it has long been calm.
-func TestMemoryOfReader(t *testing.T) {
-	c, r := newFakeConn(netip.AddrPort{}), new(reader)
-	read := func(n int) (kept int) {
-		c.reads <- full(1).first(n)
-		if got, err := r.readBatch(c); got != n || err != nil {
-			t.Fatal(got, err)
-		}
-		r.adapt(n)
-		return len(r.messages)
-	}
-	for i, tt := range []struct{ read, kept int }{
-		{quietBuffers, 0}, {quietBuffers - 1, 0}, {quietBuffers, 0}, {quietBuffers, readBuffers},
-		{1, readBuffers}, {readBuffers, readBuffers},
+// TestBusyReader: reads take few messages until some in a row have been full, then
+// as many as ever (WG-81), until few have long been enough.
+func TestBusyReader(t *testing.T) {
+	r := new(reader)
+	for i, tt := range []struct {
+		read int
+		busy bool
+	}{
+		{quietBuffers, false}, {quietBuffers - 1, false}, {quietBuffers, false}, {quietBuffers, true},
+		{1, true}, {readBuffers, true},
 	} {
-		if kept := read(tt.read); kept != tt.kept {
-			t.Errorf("after read %d, of %d: %d messages kept, want %d", i, tt.read, kept, tt.kept)
+		if r.adapt(tt.read); r.busy != tt.busy {
+			t.Errorf("after read %d, of %d: busy %v, want %v", i, tt.read, r.busy, tt.busy)
 		}
 	}
 	for i := range calmReads {
-		if kept := read(quietBuffers); (kept == 0) != (i == calmReads-1) {
-			t.Fatalf("after calm read %d: %d messages kept", i, kept)
+		if r.adapt(quietBuffers); r.busy != (i < calmReads-1) {
+			t.Fatalf("after calm read %d: busy %v", i, r.busy)
 		}
 	}
 }
 
-// TestReaderWaitsWithoutMemory: memory is taken once the socket has something.
-func TestReaderWaitsWithoutMemory(t *testing.T) {
-	c, r := &waitingConn{fakeConn: newFakeConn(netip.AddrPort{})}, new(reader)
-	c.wait = func() error {
-		if r.messages != nil {
-			t.Error("has memory while it waits")
+// TestReaderWaitsFirst: memory is taken once the socket has something, and as
+// much as the reader is busy.
+func TestReaderWaitsFirst(t *testing.T) {
+	d := newDatagrams()
+	c, r := &waitingConn{fakeConn: newFakeConn(netip.AddrPort{})}, &reader{socket: new(Socket), receiver: d.receiver(), crowded: true}
+	for _, tt := range []struct{ given, asked int }{
+		{quietBuffers, quietBuffers}, {quietBuffers, quietBuffers}, {readBuffers, readBuffers}, {1, readBuffers},
+	} {
+		c.wait = func() error { c.reads <- full(1).first(tt.given); return nil }
+		if err := r.pass(c); err != nil || c.asked != tt.asked {
+			t.Errorf("%v, %d messages asked for; want %d", err, c.asked, tt.asked)
 		}
-		return nil
 	}
-	c.reads <- full(1).first(1)
-	if n, err := r.readBatch(c); n != 1 || err != nil {
-		t.Error(n, err)
-	}
-	r.adapt(1)
-	c.wait = func() error { return net.ErrClosed }
-	if _, err := r.readBatch(c); err != net.ErrClosed || r.messages != nil {
-		t.Error(err, "and memory:", r.messages != nil)
+	c.wait, c.asked = func() error { return net.ErrClosed }, 0
+	if err := r.pass(c); err != net.ErrClosed || c.asked != 0 {
+		t.Errorf("%v, and %d messages asked for", err, c.asked)
 	}
 }
 
-// A waitingConn is a socket that can be waited for.
+// A waitingConn is a socket that can be waited for. What it reads comes while
+// somebody waits.
 type waitingConn struct {
 	*fakeConn
-	wait func() error
+	wait  func() error
+	asked int // messages, by the last read
 }
 
 func (c *waitingConn) WaitRead() error { return c.wait() }
+
+func (c *waitingConn) ReadBatch(ms []host.Message) (int, error) {
+	c.asked = len(ms)
+	return c.fakeConn.ReadBatch(ms)
+}
 
 // TestCrowdedSocket: a socket whose reads are full of several senders gets
 // others at its port, all of which are read (WG-79); a rebind begins with one
