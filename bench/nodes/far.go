@@ -89,7 +89,7 @@ func (f *field) farRows() (all []rounds.Row) {
 }
 
 // repairRows are the lossy links as a tunnel would show them to TCP that had what
-// was lost sent again: a round trip later, in order or not (doc/loss-repair.md).
+// was lost sent again: a round trip later, in order or not. No promise is made of them.
 func (f *field) repairRows() (all []rounds.Row) {
 	const near, far, notice = 5 * time.Millisecond, 33 * time.Millisecond, time.Millisecond
 	for _, r := range []struct {
