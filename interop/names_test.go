@@ -3,8 +3,10 @@ package interop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +129,9 @@ func TestDNSUnderRestrictivePolicy(t *testing.T) {
 			}
 			serveDNS(t, server)
 			for _, ip := range addrsOf(server) {
+				if theirs, ok := client.(*tsnet.Server); ok {
+					awaitPeer(t, theirs, ip)
+				}
 				askByUDP(t, client, netip.AddrPortFrom(ip, 53))
 			}
 			if ours, ok := client.(*node.Node); ok {
@@ -135,6 +140,28 @@ func TestDNSUnderRestrictivePolicy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitPeer waits until a tsnet node knows who has an address. Until then its Dial goes
+// out by this machine's own network, where somebody else may answer on port 53.
+func awaitPeer(t *testing.T, theirs *tsnet.Server, ip netip.Addr) {
+	t.Helper()
+	lc, err := theirs.LocalClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, routeTimeout, func(ctx context.Context) error {
+		st, err := lc.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, peer := range st.Peer {
+			if slices.Contains(peer.TailscaleIPs, ip) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the reference knows no peer %v", ip)
+	})
 }
 
 // askByUDP asks a server until it answers.
