@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 	"host":           {"packet", "internal/actor"},
 	"internal/actor": {},
 
-	"internal/version": {},
+	"internal/version":  {},
+	"internal/settings": slices.Concat(leaves, []string{"proxy"}),
 
 	"netmap":         leaves,
 	"transport":      leaves,
@@ -68,14 +69,18 @@ var mayImport = map[string][]string{
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
-		"disco", "netcheck", "endpoints", "dns", "proxy", "peerapi",
+		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
 	}),
 	"devnet/internal/policy": slices.Concat(leaves, data),
-	"proxy":                  leaves,
 	"tka":                    leaves,
+	"localapi":               slices.Concat(leaves, []string{"netmap"}),
+
+	"internal/carry": {"internal/actor", "host"},
+	"proxy/socks":    slices.Concat(leaves, []string{"internal/carry"}),
+	"proxy":          slices.Concat(leaves, []string{"netmap", "internal/carry", "proxy/socks"}),
 }
 
 // mayImportAnything are programs: nothing imports them.
@@ -87,9 +92,10 @@ var onlyIn = map[string][]string{
 	"gvisor.dev/gvisor":                      {"netstack"},
 	"golang.zx2c4.com/wireguard":             {"dataplane/wireguard"},
 	"github.com/gaissmai/bart":               {"dataplane", "packetfilter"},
-	"github.com/tailscale/hujson":            {"devnet/internal/policy", "transport/derp/relayd"},
+	"github.com/tailscale/hujson":            {"devnet/internal/policy", "transport/derp/relayd", "internal/settings"},
 	"github.com/VictoriaMetrics/metrics":     {"transport/derp/relayd"},
 	"github.com/klauspost/compress":          {"control", "devnet"},
+	"github.com/pires/go-proxyproto":         {"proxy"},
 	"github.com/coder/websocket":             {"transport/derp/websocket"},
 	"golang.org/x/crypto/acme":               {"transport/derp/relayd/certs"},
 	"github.com/spf13/cobra":                 {"cmd/"},

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/seed94491740/tsnode/internal/carry"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
 	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/packetfilter"
-	"github.com/seed94491740/tsnode/proxy"
 )
 
 // via6 is the block of 4via6 addresses: its prefix is followed by a site, 32 bits,
@@ -133,7 +133,7 @@ func (g gateway) tcp(ctx context.Context, r *netstack.Request) {
 		g.log.Debug("connection not accepted", "from", r.From, "to", r.To, "err", err)
 		return
 	}
-	if _, _, err := proxy.Pipe(ctx, in, out); err != nil && ctx.Err() == nil {
+	if err := carry.Pipe(ctx, in, out, new(carry.Traffic)); err != nil && ctx.Err() == nil {
 		g.log.Debug("forwarded connection ended", "from", r.From, "to", r.To, "err", err)
 	}
 }

@@ -1,14 +1,10 @@
 package node
 
 import (
-	"net"
 	"net/netip"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/seed94491740/tsnode/control"
-	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
@@ -157,62 +153,4 @@ func TestChooseExit(t *testing.T) {
 			t.Errorf("%s: %+v", test.name, got)
 		}
 	}
-}
-
-// SVC-57: a forwarded flow ends after as long without a datagram either way, and
-// each datagram begins that time anew.
-func TestDatagramFlowIdles(t *testing.T) {
-	for port, want := range map[uint16]time.Duration{53: 30 * time.Second, 52: 2 * time.Minute, 443: 2 * time.Minute} {
-		if got := idleFor(port); got != want {
-			t.Errorf("port %d: %v, want %v", port, got, want)
-		}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		peer, in := net.Pipe()
-		out, hostSide := net.Pipe()
-		f := &datagramFlow{in: sourceOf(in), out: sourceOf(out), began: time.Now(), idle: udpIdle}
-		ended := make(chan time.Time, 1)
-		go func() {
-			f.run()
-			ended <- time.Now()
-		}()
-		begin, buf := time.Now(), make([]byte, 100)
-		for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}, {hostSide, peer}} {
-			time.Sleep(udpIdle - time.Second) // fake time
-			way[0].Write([]byte("x"))
-			if n, err := way[1].Read(buf); n != 1 || err != nil {
-				t.Fatal(n, err)
-			}
-		}
-		if took, want := (<-ended).Sub(begin), 3*(udpIdle-time.Second)+udpIdle; took != want {
-			t.Errorf("the flow ended after %v, want %v", took, want)
-		}
-		peer.Close()
-		hostSide.Close()
-	})
-}
-
-// sourceOf is a pipe as a source.
-func sourceOf(c net.Conn) source { return source{c, host.Awaiter(c)} }
-
-// Datagrams of all lengths pass whole, the first one too.
-func TestDatagramFlowCarriesAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, in := net.Pipe()
-		out, hostSide := net.Pipe()
-		f := &datagramFlow{in: sourceOf(in), out: sourceOf(out), began: time.Now(), idle: udpIdle}
-		done := make(chan struct{})
-		go func() { defer close(done); f.run() }()
-		buf := make([]byte, longestDatagram+1)
-		for _, size := range []int{longestDatagram, 1, 2049} {
-			for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}} {
-				go way[0].Write(make([]byte, size))
-				if n, err := way[1].Read(buf); n != size || err != nil {
-					t.Errorf("%d bytes of %d, %v", n, size, err)
-				}
-			}
-		}
-		f.close()
-		<-done
-	})
 }

@@ -1,0 +1,166 @@
+package carry
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+)
+
+// PipeDatagrams carries datagrams between two connections until neither has
+// received any for the time after, or ctx ends, and closes both.
+func PipeDatagrams(ctx context.Context, a, b net.Conn, after time.Duration) {
+	g := actor.NewGroup(ctx)
+	idle := &idleness{after: after, began: time.Now()}
+	closeBoth := func() { a.Close(); b.Close() }
+	stop := context.AfterFunc(ctx, closeBoth)
+	defer stop()
+	oneWay := func(to, from net.Conn) {
+		defer closeBoth()
+		idle.receive(from, func(d []byte) { to.Write(d) })
+	}
+	g.Go(func(context.Context) error { oneWay(b, a); return nil })
+	oneWay(a, b)
+	g.Wait()
+}
+
+// maxWaiting is how many datagrams of a flow wait for its connection; more are
+// dropped.
+const maxWaiting = 16
+
+// dialTimeout bounds the making of a flow's connection (SVC-80).
+const dialTimeout = 30 * time.Second
+
+// Datagrams are flows of datagrams that come in by one socket and go out by a
+// connection each, which the first datagram of a flow makes. A flow is known by a
+// key.
+type Datagrams[K comparable] struct {
+	// Dial makes the connection of a flow, and says how long it may be idle.
+	Dial func(ctx context.Context, key K) (c net.Conn, idle time.Duration, err error)
+
+	// Reply brings back a datagram; b is borrowed. c is the connection that has
+	// received it.
+	Reply func(key K, c net.Conn, b []byte)
+
+	// Failed is told of flows without a connection.
+	Failed func(key K, err error)
+
+	Limit   *Limit
+	Traffic *Traffic
+
+	Total   atomic.Uint64 // flows begun
+	Dropped atomic.Uint64 // datagrams for whose flow there was no room
+
+	mu    sync.Mutex
+	flows map[K]*datagramFlow
+}
+
+// A datagramFlow is one flow of Datagrams.
+type datagramFlow struct {
+	idleness
+	conn    net.Conn // nil until it is made
+	waiting [][]byte // datagrams that came before
+}
+
+// Send sends a datagram, which is borrowed, on the flow of key, and begins it as a
+// child of g if there is none. source is who has sent it, for the limit.
+func (d *Datagrams[K]) Send(g *actor.Group, key K, source netip.Addr, b []byte) {
+	f := d.flow(g, key, source)
+	if f == nil {
+		d.Dropped.Add(1)
+		return
+	}
+	if conn := d.connOf(f, b); conn != nil {
+		f.touch()
+		d.write(conn, b)
+	}
+}
+
+// flow returns the flow of key, begun if need be; nil when there is no room.
+func (d *Datagrams[K]) flow(g *actor.Group, key K, source netip.Addr) *datagramFlow {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, ok := d.flows[key]
+	if ok {
+		return f
+	}
+	if !d.Limit.Take(source) {
+		return nil
+	}
+	d.Total.Add(1)
+	f = &datagramFlow{idleness: idleness{began: time.Now()}}
+	if d.flows == nil {
+		d.flows = make(map[K]*datagramFlow)
+	}
+	d.flows[key] = f
+	g.Go(func(ctx context.Context) error {
+		defer d.Limit.Give(source)
+		d.run(ctx, key, f)
+		return nil
+	})
+	return f
+}
+
+// connOf returns the flow's connection. Before there is one, the datagram waits.
+func (d *Datagrams[K]) connOf(f *datagramFlow, b []byte) net.Conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.conn != nil {
+		return f.conn
+	}
+	if len(f.waiting) < maxWaiting {
+		f.waiting = append(f.waiting, append([]byte(nil), b...))
+	} else {
+		d.Dropped.Add(1)
+	}
+	return nil
+}
+
+// run makes the connection, sends what waits for it and brings back what comes,
+// until the flow is idle or ctx ends.
+func (d *Datagrams[K]) run(ctx context.Context, key K, f *datagramFlow) {
+	defer d.forget(key)
+	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	conn, idle, err := d.Dial(dctx, key)
+	cancel()
+	if err != nil {
+		d.Failed(key, err)
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	f.after = idle
+	f.touch()
+	for _, b := range d.connected(f, conn) {
+		d.write(conn, b)
+	}
+	f.receive(conn, func(b []byte) {
+		d.Traffic.Out.Add(uint64(len(b)))
+		d.Reply(key, conn, b)
+	})
+}
+
+// connected notes the flow's connection, and returns what waits for it.
+func (d *Datagrams[K]) connected(f *datagramFlow, conn net.Conn) (waiting [][]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	waiting, f.waiting, f.conn = f.waiting, nil, conn
+	return waiting
+}
+
+func (d *Datagrams[K]) write(conn net.Conn, b []byte) {
+	if n, err := conn.Write(b); err == nil {
+		d.Traffic.In.Add(uint64(n))
+	}
+}
+
+func (d *Datagrams[K]) forget(key K) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.flows, key)
+}

@@ -1,0 +1,69 @@
+package carry
+
+import (
+	"net/netip"
+	"testing"
+)
+
+var (
+	flooder = netip.MustParseAddr("100.64.0.1")
+	other   = netip.MustParseAddr("100.64.0.2")
+)
+
+// takeAll takes as much as a source gets.
+func takeAll(l *Limit, source netip.Addr) (n int) {
+	for l.Take(source) {
+		n++
+	}
+	return n
+}
+
+// A source that takes all it gets leaves room for others.
+func TestLimitLeavesRoomForOthers(t *testing.T) {
+	l := NewLimit(100, 0, nil)
+	if n := takeAll(l, flooder); n != 50 {
+		t.Errorf("one source alone got %d of 100, want 50", n)
+	}
+	if n := takeAll(l, other); n != 25 {
+		t.Errorf("a second source got %d of the other 50, want 25", n)
+	}
+	if !l.Take(netip.MustParseAddr("100.64.0.3")) {
+		t.Error("a third source got nothing")
+	}
+	if l.Open() != 76 || l.Refused() != 2 {
+		t.Errorf("%d open, %d refused; want 76, 2", l.Open(), l.Refused())
+	}
+}
+
+func TestLimitOfEachSource(t *testing.T) {
+	l := NewLimit(10, 8, nil)
+	if n := takeAll(l, flooder); n != 8 {
+		t.Errorf("the first source got %d, want 8", n)
+	}
+	if n := takeAll(l, other); n != 2 {
+		t.Errorf("the second source got %d, want the 2 that are left", n)
+	}
+	l.Give(flooder)
+	if !l.Take(other) || l.Take(other) {
+		t.Error("what was given back was not there for another source")
+	}
+}
+
+// A limit within another one keeps both, and an address is one source in both of
+// its forms.
+func TestLimitWithinAnother(t *testing.T) {
+	all := NewLimit(20, 0, nil)
+	one, two := NewLimit(100, 0, all), NewLimit(100, 0, all)
+	if n := takeAll(one, flooder) + takeAll(two, netip.AddrFrom16(flooder.As16())); n != 10 {
+		t.Errorf("a source got %d of 20 by way of two limits, want 10", n)
+	}
+	if one.Open() != 10 || all.Open() != 10 {
+		t.Errorf("what was refused counts: %d, %d; want 10, 10", one.Open(), all.Open())
+	}
+	for range 10 {
+		one.Give(flooder)
+	}
+	if all.Open() != 0 || len(all.by) != 0 {
+		t.Errorf("%d open, %d sources known after all was given back", all.Open(), len(all.by))
+	}
+}
