@@ -69,14 +69,17 @@ var mayImport = map[string][]string{
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
-		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi",
+		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi", "localapi", "internal/pcapng",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
 	}),
+	"vpn":               slices.Concat(leaves, []string{"netmap", "vpn/internal/wire"}),
+	"vpn/internal/wire": {},
+
 	"devnet/internal/policy": slices.Concat(leaves, data),
 	"tka":                    leaves,
-	"localapi":               slices.Concat(leaves, []string{"netmap"}),
+	"localapi":               slices.Concat(leaves, []string{"netmap", "internal/carry"}),
 
 	"internal/carry": {"internal/actor", "host"},
 	"proxy/socks":    slices.Concat(leaves, []string{"internal/carry"}),
@@ -100,6 +103,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/crypto/acme":               {"transport/derp/relayd/certs"},
 	"github.com/spf13/cobra":                 {"cmd/"},
 	"rsc.io/qr":                              {"cmd/"},
+	"google.golang.org/protobuf":             {"vpn", "vpn/"},
 	"tailscale.com":                          {},
 	"golang.zx2c4.com/wireguard/device":      {},
 	"github.com/klauspost/compress/internal": {},

@@ -1,0 +1,235 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// What Type of a value returns; wants says what each looks like in a file.
+const (
+	kindText     = "string"
+	kindSwitch   = "bool"
+	kindPort     = "port"
+	kindDuration = "duration"
+	kindSize     = "size"
+	kindList     = "list"
+	kindRoutes   = "routes"
+)
+
+// A scalar is a setting that one text says. It is the value of a flag.
+type scalar[T any] struct {
+	to    *T
+	kind  string
+	parse func(string) (T, error)
+}
+
+var _ pflag.Value = scalar[bool]{}
+
+// Set implements pflag.Value; an error changes nothing.
+func (s scalar[T]) Set(text string) error {
+	v, err := s.parse(text)
+	if err == nil {
+		*s.to = v
+	}
+	return err
+}
+
+// String implements pflag.Value.
+func (s scalar[T]) String() string { return fmt.Sprint(*s.to) }
+
+// Type implements pflag.Value.
+func (s scalar[T]) Type() string { return s.kind }
+
+// A list is a setting of several texts. It is the value of a flag that may be
+// given more than once.
+type list[T any] struct {
+	to     *[]T
+	parse  func(string) (T, error)
+	commas bool // whether one flag may hold several, apart by commas
+	given  bool
+}
+
+var _ pflag.SliceValue = (*list[string])(nil)
+
+// Set implements pflag.Value: the first time in place of the default, then
+// beside what was given before.
+func (l *list[T]) Set(text string) error {
+	if !l.given {
+		*l.to, l.given = nil, true
+	}
+	if !l.commas {
+		return l.Append(text)
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		if err := l.Append(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append implements pflag.SliceValue.
+func (l *list[T]) Append(text string) error {
+	v, err := l.parse(text)
+	if err == nil {
+		*l.to = append(*l.to, v)
+	}
+	return err
+}
+
+// Replace implements pflag.SliceValue.
+func (l *list[T]) Replace(texts []string) error {
+	*l.to, l.given = nil, true
+	for _, t := range texts {
+		if err := l.Append(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GetSlice implements pflag.SliceValue.
+func (l *list[T]) GetSlice() (texts []string) {
+	for _, v := range *l.to {
+		texts = append(texts, fmt.Sprint(v))
+	}
+	return texts
+}
+
+// String implements pflag.Value.
+func (l *list[T]) String() string { return strings.Join(l.GetSlice(), ",") }
+
+// Type implements pflag.Value.
+func (*list[T]) Type() string { return kindList }
+
+// A routeChoice is the value of accept-routes: true, false, or a list of networks
+// and nodes.
+type routeChoice struct {
+	on   *bool
+	from *[]string
+}
+
+// Set implements pflag.Value.
+func (c routeChoice) Set(text string) error {
+	if on, err := strconv.ParseBool(text); err == nil {
+		*c.on, *c.from = on, nil
+		return nil
+	}
+	var from []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			return errors.New("want true, false, or networks and nodes such as 10.0.0.0/8,router")
+		}
+		from = append(from, part)
+	}
+	*c.on, *c.from = true, from
+	return nil
+}
+
+// String implements pflag.Value.
+func (c routeChoice) String() string {
+	if len(*c.from) > 0 {
+		return strings.Join(*c.from, ",")
+	}
+	return strconv.FormatBool(*c.on)
+}
+
+// Type implements pflag.Value.
+func (routeChoice) Type() string { return kindRoutes }
+
+// The parsers of values. Their errors say what is wanted; where it was said, and
+// what, is for the caller to add.
+
+func anyText(text string) (string, error) { return text, nil }
+
+func parseSwitch(text string) (bool, error) {
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, errors.New("want true or false")
+	}
+	return on, nil
+}
+
+func parsePort(text string) (uint16, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, errors.New("want a port number from 0 to 65535")
+	}
+	return uint16(n), nil
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, errors.New("want a duration such as 10s or 1m30s")
+	}
+	return d, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q: want a network such as 10.0.0.0/8", text)
+	}
+	return p, nil
+}
+
+func parseTag(text string) (string, error) {
+	if name, ok := strings.CutPrefix(text, "tag:"); !ok || name == "" {
+		return "", fmt.Errorf("%q: want a tag such as tag:web", text)
+	}
+	return text, nil
+}
+
+// oneOf returns a parser of the words given.
+func oneOf(words ...string) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if !slices.Contains(words, text) {
+			return "", fmt.Errorf("want %s", strings.Join(words, " or "))
+		}
+		return text, nil
+	}
+}
+
+// parseListen reads where to listen: [IP]:port or a unix socket. A port alone, and
+// one without an address, means loopback (SVC-168).
+func parseListen(text string) (string, error) {
+	if path, ok := strings.CutPrefix(text, "unix:"); text == "" || ok && path != "" {
+		return text, nil
+	}
+	if _, err := parsePort(text); err == nil {
+		text = ":" + text
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", errors.New("want [IP]:port, as in 127.0.0.1:1080, or unix:PATH")
+	}
+	if _, err := parsePort(port); err != nil {
+		return "", fmt.Errorf("port %q: %w", port, err)
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// parseListenAny is parseListen where no address means all of them, as for an
+// endpoint that the orchestrator of a container asks.
+func parseListenAny(text string) (string, error) {
+	listen, err := parseListen(text)
+	if err == nil && strings.HasPrefix(text, ":") {
+		return text, nil
+	}
+	return listen, err
+}
