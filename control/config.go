@@ -36,6 +36,10 @@ type Config struct {
 	// means none.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Headers are added to every HTTP request that is not inside of the encrypted
+	// connection: for what stands before the server. Their values are secret.
+	Headers http.Header
+
 	// Roots are the certificate authorities trusted for https; nil means the
 	// system's.
 	Roots *x509.CertPool

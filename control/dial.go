@@ -40,6 +40,7 @@ type dialer struct {
 	resolve func(context.Context, string) ([]netip.Addr, error)
 	proxy   func(*http.Request) (*url.URL, error)
 	roots   *x509.CertPool
+	headers http.Header // of every request
 	machine key.MachinePrivate
 	log     *slog.Logger
 	plan    actor.Cell[*DialPlan] // by stream; kept across reconnects
@@ -50,7 +51,7 @@ type dialer struct {
 func newDialer(cfg *Config, u *url.URL) *dialer {
 	return &dialer{
 		url: u, network: cfg.Network, resolve: cfg.Resolve, proxy: cfg.Proxy, roots: cfg.Roots,
-		machine: cfg.Machine, log: cfg.Logger,
+		headers: cfg.Headers, machine: cfg.Machine, log: cfg.Logger,
 	}
 }
 

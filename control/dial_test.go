@@ -289,6 +289,25 @@ func TestUnresolvedServer(t *testing.T) {
 	}
 }
 
+// VPN-22: headers of the configuration are in the requests that are not encrypted,
+// beside ours.
+func TestHeadersOfRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t)
+		var got http.Header
+		s.upgrade = func(_ http.ResponseWriter, r *http.Request) bool { got = r.Header.Clone(); return false }
+		s.listen("127.0.0.1:8080", nil)
+		d := newTestDialer(t, s, testURL, nil)
+		d.headers = http.Header{"X-Gate": {"open", "sesame"}, "Upgrade": {"h2c"}}
+		if _, err := dialOnce(t, d, s.key.Public()); err != nil {
+			t.Fatal(err)
+		}
+		if len(got["X-Gate"]) != 2 || got.Get("Upgrade") != upgradeProtocol {
+			t.Errorf("headers %v", got)
+		}
+	})
+}
+
 func TestUpgradeRequestAndAnswer(t *testing.T) { // CTL-06
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestServer(t)

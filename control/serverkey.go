@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -33,6 +34,7 @@ func (d *dialer) fetchKey(ctx context.Context) (key.MachinePublic, error) {
 	if err != nil {
 		return key.MachinePublic{}, err
 	}
+	maps.Copy(req.Header, d.headers)
 	client := &http.Client{Transport: t, CheckRedirect: sameOrSafer}
 	resp, err := client.Do(req)
 	if err != nil {

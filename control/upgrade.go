@@ -63,6 +63,11 @@ func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *Clie
 		handshakeHeader: {base64.StdEncoding.EncodeToString(h.Initiation())},
 		"User-Agent":    {""}, // none
 	}
+	for name, values := range d.headers {
+		if _, ours := req.Header[name]; !ours {
+			req.Header[name] = values
+		}
+	}
 	resp, err := t.RoundTrip(req)
 	if err != nil {
 		return nil, err
