@@ -40,6 +40,10 @@ type Dialer struct {
 	// http.ProxyFromEnvironment does. A nil Proxy uses none.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Headers are added to the request for DERP, for what stands before the relay;
+	// their values are secret. WebSocket does without.
+	Headers http.Header
+
 	Roots      *x509.CertPool // who may sign a relay's certificate besides the system's roots and Let's Encrypt
 	TLS        *tls.Config    // what the handshake begins with; nil = nothing special
 	PlainHTTP  bool           // no TLS, port 3340 unless the map says another; for tests
@@ -70,7 +74,7 @@ func (d *Dialer) Dial(ctx context.Context, region *netmap.Region) (*Stream, erro
 		nodes = nodes[:min(1, len(nodes))] // DERP-102
 	}
 	for i, n := range nodes {
-		s, err := d.open(ctx, n, request{defaultPath, idealNode(region, n)}, i < len(nodes)-1)
+		s, err := d.open(ctx, n, request{path: defaultPath, ideal: idealNode(region, n), more: d.Headers}, i < len(nodes)-1)
 		if err == nil {
 			s.Node = n
 			return s, nil

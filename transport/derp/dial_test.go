@@ -252,6 +252,24 @@ func TestIdealNode(t *testing.T) {
 	}
 }
 
+// VPN-22: headers of the configuration are in the request, and cannot break out of
+// it.
+func TestHeaders(t *testing.T) {
+	request := make(chan string, 1)
+	n := &scripted{dial: func(context.Context, string, string) (net.Conn, error) {
+		return answer("HTTP/1.1 101 x\r\n\r\n", request), nil
+	}}
+	cfg := Config{Network: n, PlainHTTP: true, Headers: http.Header{"X-Gate": {"open", "a\r\nHost: b"}, "Bad Name": {"x"}}}
+	s, err := cfg.dialer().Dial(t.Context(), &netmap.Region{RegionID: 7, Nodes: []*netmap.DERPNode{{Name: "7a", HostName: "a.test", IPv6: "none"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := <-request; !strings.HasSuffix(got, "\r\nUpgrade: DERP\r\nX-Gate: open\r\nX-Gate: a  Host: b\r\n\r\n") {
+		t.Errorf("request %q", got)
+	}
+}
+
 // TestProxy: DERP-126.
 func TestProxy(t *testing.T) {
 	const head = "CONNECT r.test:8443 HTTP/1.1\r\nHost: r.test:8443\r\n"

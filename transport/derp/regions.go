@@ -42,6 +42,7 @@ type Config struct {
 	NewReceiver func() transport.Receiver
 
 	Proxy     func(*http.Request) (*url.URL, error) // nil uses no proxy
+	Headers   http.Header                           // of the request for DERP
 	Roots     *x509.CertPool                        // nil = the system's
 	PlainHTTP bool                                  // no TLS; for tests
 	Logger    *slog.Logger                          // nil discards
@@ -53,7 +54,7 @@ type Config struct {
 
 // dialer returns the dialer of a configuration.
 func (c *Config) dialer() *Dialer {
-	return &Dialer{Network: c.Network, Proxy: c.Proxy, Roots: c.Roots, PlainHTTP: c.PlainHTTP, PreferIPv6: c.PreferIPv6}
+	return &Dialer{Network: c.Network, Proxy: c.Proxy, Headers: c.Headers, Roots: c.Roots, PlainHTTP: c.PlainHTTP, PreferIPv6: c.PreferIPv6}
 }
 
 // logger returns the configured logger or one that discards.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 )
 
 // Bounds of an HTTP response in bytes.
@@ -18,13 +19,18 @@ const (
 type request struct {
 	path  string
 	ideal string // name of the node we would rather have reached; empty = this one
+	more  http.Header
 }
 
 // upgrade asks the relay to speak DERP. When TLS has told the relay's key, the
 // request is left to travel with the login and no answer is waited for
 // (DERP-109).
 func (s *Stream) upgrade(ctx context.Context, host string, r request) error {
-	req := "GET " + r.path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n"
+	var more strings.Builder
+	if err := r.more.Write(&more); err != nil {
+		return err
+	}
+	req := "GET " + r.path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: DERP\r\n" + more.String()
 	if r.ideal != "" {
 		req += IdealNodeHeader + ": " + r.ideal + "\r\n"
 	}

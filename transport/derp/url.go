@@ -44,7 +44,7 @@ func (d *Dialer) DialURL(ctx context.Context, u *url.URL) (*Stream, error) {
 	one := *d
 	one.forURL = true
 	one.PlainHTTP = u.Scheme == "http"
-	s, err := one.open(ctx, n, request{path: u.RequestURI()}, false)
+	s, err := one.open(ctx, n, request{path: u.RequestURI(), more: d.Headers}, false)
 	if err != nil {
 		return nil, fmt.Errorf("derp: %s: %w", u.Redacted(), err)
 	}
