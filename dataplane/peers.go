@@ -252,7 +252,7 @@ func (b *tableBuilder) all() *routes {
 			continue
 		}
 		for _, prefix := range b.new.nodes[j].AllowedIPs {
-			if b.new.policy.contributes(b.new.nodes[j], prefix, b.new.netmap.Self) {
+			if b.new.policy.Contributes(b.new.nodes[j], prefix, b.new.netmap.Self) {
 				e.add(prefix, p)
 			}
 		}
@@ -286,7 +286,7 @@ func (b *tableBuilder) prefixes(n *netmap.Peer, p *peer) []netip.Prefix {
 	}
 	var out []netip.Prefix
 	for _, prefix := range n.AllowedIPs {
-		if b.new.policy.contributes(n, prefix, b.new.netmap.Self) {
+		if b.new.policy.Contributes(n, prefix, b.new.netmap.Self) {
 			out = append(out, prefix)
 		}
 	}

@@ -27,9 +27,9 @@ type Policy struct {
 	AppConnector bool
 }
 
-// contributes reports whether packets for prefix may go through peer p, and so
+// Contributes reports whether packets for prefix may go through peer p, and so
 // whether packets from it may come from p (SVC-40, SVC-42).
-func (pol *Policy) contributes(p *netmap.Peer, prefix netip.Prefix, self *netmap.Peer) bool {
+func (pol *Policy) Contributes(p *netmap.Peer, prefix netip.Prefix, self *netmap.Peer) bool {
 	switch {
 	case !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6():
 		return false // SVC-39: host bits set

@@ -39,12 +39,12 @@ func TestPolicyContributes(t *testing.T) {
 		{"no IPv4", Policy{NoIPv4: true}, []netip.Prefix{six}, []netip.Prefix{own}},
 	} {
 		for _, prefix := range test.yes {
-			if !test.policy.contributes(p, prefix, self) {
+			if !test.policy.Contributes(p, prefix, self) {
 				t.Errorf("%s: not %v", test.name, prefix)
 			}
 		}
 		for _, prefix := range test.no {
-			if test.policy.contributes(p, prefix, self) {
+			if test.policy.Contributes(p, prefix, self) {
 				t.Errorf("%s: %v", test.name, prefix)
 			}
 		}

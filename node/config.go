@@ -36,6 +36,7 @@ type settings struct {
 	port       uint16
 	network    host.Network
 	proxy      func(*http.Request) (*url.URL, error)
+	headers    http.Header
 	log        *slog.Logger
 	userLog    func(format string, args ...any)
 	store      state.Store
@@ -54,7 +55,7 @@ type settings struct {
 func (n *Node) settings() (s settings, err error) {
 	s = settings{
 		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
-		network: n.Network, proxy: n.Proxy, log: n.logger(), userLog: n.UserLogf, store: n.Store,
+		network: n.Network, proxy: n.Proxy, headers: n.Headers, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}
 	if err := s.limitMemory(n.MemoryLimit); err != nil {

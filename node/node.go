@@ -104,6 +104,10 @@ type Node struct {
 	// Default: http.ProxyFromEnvironment.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Headers are added to every HTTP request to the control server and to relays that
+	// others than these can read, for a gateway before them. Their values are secret.
+	Headers http.Header
+
 	// MemoryLimit bounds the memory of the node's packets and connections, in
 	// bytes, LeastMemoryLimit at least. Connections share it by use; those for
 	// which it has no room are refused. The program, the network map and what Dial

@@ -35,7 +35,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Sockets: r.loops, Logger: r.log})
 	relays := derp.Config{
 		Network: r.network, Private: private, Map: r.derpMap, Home: r.home,
-		NewReceiver: receiver, Proxy: r.proxy, Logger: r.log,
+		NewReceiver: receiver, Proxy: r.proxy, Headers: r.headers, Logger: r.log,
 		PreferIPv6: func() bool { return p.paths.haveIPv6() },
 	}
 	p.relays = derp.New(relays)

@@ -298,6 +298,11 @@ func TestAcceptRoutesFrom(t *testing.T) {
 		eventually(t, "routes of "+strings.Join(test.from, " "), func() bool {
 			return routes(client, lanHost, "router")() == test.first && routes(client, otherHost, "second")() == test.second
 		})
+		nm, _ := client.Netmap()
+		router, _ := nm.PeerByName("router")
+		if got := client.Routes(behind, router); got != test.first {
+			t.Errorf("routes of %q: Routes says %v of the first", test.from, got)
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 	}
 	r.forwarder = r.newForwarder()
 	r.control, err = control.New(control.Config{
-		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Logger: s.log, Resolve: r.resort.resolve,
+		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Headers: s.headers, Logger: s.log, Resolve: r.resort.resolve,
 		Machine: p.p.Machine, Keys: p, Lock: p, LockKey: p.lockKey(), Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
 		Hostinfo: r.self.hostinfo, Home: r.home, Pinger: serverPinger{r},
