@@ -1,0 +1,30 @@
+//go:build linux || darwin || freebsd
+
+package localapi
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockFile takes the lock that a process has while it serves a socket; it ends
+// with the process. The file stays: removing it would let two processes lock two
+// files of one name.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, lockMode)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w: stop it, or choose another path", ErrInUse)
+	}
+	return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+}
