@@ -79,6 +79,10 @@ type Config struct {
 	Held   int64 // bytes of memory for packets that wait for others (WG-102); 0 means wireguard.HeldMemory
 	Hooks  Hooks
 	Logger *slog.Logger // nil discards
+
+	// Tap holds who looks at the packets of the overlay; nil for nobody, then and
+	// there.
+	Tap *atomic.Pointer[Tap]
 }
 
 // Hooks tell other parts of a node what the pipeline meets. Each may be nil,
@@ -187,6 +191,9 @@ func (c *Config) complete() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Tap == nil {
+		c.Tap = new(atomic.Pointer[Tap])
+	}
 	return nil
 }
 
@@ -265,6 +272,7 @@ type PeerStatus struct {
 	Path             Path
 	LastHandshake    time.Time // zero: never
 	LastHeard        time.Time // last authenticated packet; zero: never
+	LastSent         time.Time // last packet to it; zero: never
 	TxBytes, RxBytes uint64    // of datagrams, tunnel overhead included
 }
 
@@ -278,6 +286,9 @@ func (d *Dataplane) Peer(k key.NodePublic) (PeerStatus, bool) {
 	s := PeerStatus{Key: k, LastHandshake: wp.LastHandshake(), TxBytes: wp.TxBytes(), RxBytes: wp.RxBytes()}
 	if heard := wp.LastHeard(); heard != 0 {
 		s.LastHeard = d.wallClock(heard)
+	}
+	if sent := wp.LastSent(); sent != 0 {
+		s.LastSent = d.wallClock(sent)
 	}
 	if p := peerOf(wp); p != nil {
 		s.Path = p.current()

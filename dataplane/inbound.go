@@ -175,6 +175,8 @@ func slotOf(e *transport.Endpoint) int {
 type sink struct {
 	d        *Dataplane
 	delivery Delivery
+	tap      Tap    // nil while nobody looks
+	reserved []byte // and not committed
 	table    *table
 	now      wireguard.Tick
 
@@ -183,7 +185,7 @@ type sink struct {
 }
 
 func (s *sink) begin(t *table, now wireguard.Tick) {
-	s.now = now
+	s.now, s.tap = now, s.d.tap()
 	if t != s.table {
 		s.table, s.lastSrc, s.lastOwner = t, netip.Addr{}, nil
 	}
@@ -218,6 +220,9 @@ func (s *sink) Verdict(wp *wireguard.Peer, h *packet.Header, pkt []byte) wiregua
 	p := peerOf(wp)
 	switch {
 	case p == nil || !s.judge(p, h, pkt):
+		if s.tap != nil {
+			s.tap.Received(pkt)
+		}
 		return wireguard.Drop
 	case masquerades(p.node.Load()): // each packet has an address to rewrite
 		return wireguard.Pass
@@ -262,10 +267,19 @@ func (s *sink) translate(masq, own netip.Addr, h *packet.Header, pkt []byte) {
 }
 
 // Reserve is part of wireguard.Sink.
-func (s *sink) Reserve(n int) []byte { return s.delivery.Reserve(n) }
+func (s *sink) Reserve(n int) []byte {
+	s.reserved = s.delivery.Reserve(n)
+	return s.reserved
+}
 
 // Commit is part of wireguard.Sink.
-func (s *sink) Commit(_ *wireguard.Peer, m packet.Merged) { s.delivery.Commit(m) }
+func (s *sink) Commit(_ *wireguard.Peer, m packet.Merged) {
+	if s.tap != nil {
+		s.tap.Received(s.reserved[:m.Len])
+	}
+	s.reserved = nil
+	s.delivery.Commit(m)
+}
 
 // Flush is part of wireguard.Sink.
 func (s *sink) Flush() { s.delivery.Flush() }

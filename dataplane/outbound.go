@@ -114,6 +114,9 @@ func (o *outbound) process(pkts []packet.Outbound) {
 	if t := o.d.table.Load(); t != o.table {
 		o.table, o.lastDst = t, netip.Addr{}
 	}
+	if t := o.d.tap(); t != nil {
+		t.Sent(pkts)
+	}
 	for i := range pkts {
 		o.owners[i] = o.judge(&pkts[i], now)
 	}
