@@ -77,6 +77,7 @@ type Answer struct {
 	Route     string        `json:",omitempty"` // suffix of the route that was taken; "." is the default
 	Resolvers []string      `json:",omitempty"` // who was asked
 	Took      time.Duration `json:"-"`
+	Message   []byte        `json:"-"` // as on the wire
 }
 
 // Ask asks for a name, as people write it, and tells what came of it: a reverse
@@ -105,6 +106,7 @@ func (r *Resolver) Ask(ctx context.Context, name, typ string) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	answer.Message = msg
 	return answer, answer.parse(msg)
 }
 
