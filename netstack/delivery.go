@@ -47,7 +47,8 @@ func (d *Delivery) Commit(m packet.Merged) {
 	if v == nil || m.Len <= 0 || m.Len > v.Size() {
 		return
 	}
-	if d.link.refuses(v.AsSlice()[:m.Len]) || d.link.forward.Load().takes(v.AsSlice()[:m.Len]) {
+	pkt := v.AsSlice()[:m.Len]
+	if d.link.refuses(pkt) || d.link.forward.Load().takes(pkt) || d.link.pending.takes(pkt) {
 		return
 	}
 	d.link.windows.inbound(v.AsSlice()[:m.Len])

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -32,9 +33,7 @@ type Request struct {
 // request begins to serve a SYN, on a goroutine of gVisor's. One too many is
 // answered with a reset (SVC-50).
 func (w *forwarding) request(syn *tcp.ForwarderRequest) {
-	id := syn.ID()
-	from := addrPort(tcpip.FullAddress{Addr: id.RemoteAddress, Port: id.RemotePort})
-	to := addrPort(tcpip.FullAddress{Addr: id.LocalAddress, Port: id.LocalPort})
+	from, to := flowOfID(syn.ID())
 	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.count}
 	fl := &forwarded{kind: forwardTCP, proto: packet.TCP, from: from, to: to}
 	serve := func(ctx context.Context) {
@@ -45,6 +44,12 @@ func (w *forwarding) request(syn *tcp.ForwarderRequest) {
 	if err := w.begin(fl, serve); err != nil {
 		r.complete(true)
 	}
+}
+
+// flowOfID returns the ends of a flow that gVisor names.
+func flowOfID(id stack.TransportEndpointID) (from, to netip.AddrPort) {
+	return addrPort(tcpip.FullAddress{Addr: id.RemoteAddress, Port: id.RemotePort}),
+		addrPort(tcpip.FullAddress{Addr: id.LocalAddress, Port: id.LocalPort})
 }
 
 // Accept completes the handshake, which takes as long as the peer's last segment

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 
@@ -106,6 +107,22 @@ func (l *Listener) accept() (*Conn, error) {
 	l.side.mu.Lock()
 	defer l.side.mu.Unlock()
 	for {
+		c, err := l.tryAccept()
+		if err != errNoneWaits {
+			return c, err
+		}
+		if err := l.end.wait(l.side); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errNoneWaits says that no connection waits to be accepted.
+var errNoneWaits = errors.New("netstack: no connection waits")
+
+// tryAccept is accept that does not wait.
+func (l *Listener) tryAccept() (*Conn, error) {
+	for {
 		if err := l.end.err(); err != nil {
 			return nil, err
 		}
@@ -119,11 +136,9 @@ func (l *Listener) accept() (*Conn, error) {
 			}
 			return newConn(l.stack, ep, wq, addrPort(remote)), nil
 		case *tcpip.ErrWouldBlock:
+			return nil, errNoneWaits
 		default:
 			return nil, errorOf(err)
-		}
-		if err := l.end.wait(l.side); err != nil {
-			return nil, err
 		}
 	}
 }

@@ -18,6 +18,7 @@ type nic struct {
 	windows    closedWindows
 	budget     *budget                    // nil without a limit
 	forward    atomic.Pointer[forwarding] // nil while nothing is forwarded
+	pending    pendingListeners
 }
 
 func newNIC(mtu int) *nic { return &nic{mtu: uint32(mtu), gsoMax: gsoMaxSize(mtu)} }

@@ -1,0 +1,212 @@
+package netstack
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header/parse"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"github.com/seed94491740/tsnode/packet"
+)
+
+// maxPending bounds the connections of one PendingListener that are being opened;
+// further SYNs are dropped, so that their peers try again (SVC-50).
+const maxPending = 32768
+
+// A PendingListener is a listener whose connections wait to be completed: until
+// then their peers do not know whether they are accepted (SVC-53).
+type PendingListener struct {
+	*Listener
+	syns   *tcp.Forwarder
+	queue  chan *Pending
+	opened chan struct{} // holds a token when gVisor may have accepted a connection itself
+	closed chan struct{}
+	once   sync.Once
+}
+
+// A Pending is a connection that a peer wants to open.
+type Pending struct {
+	From netip.AddrPort // the peer
+	To   netip.AddrPort // our address
+
+	request *Request // nil: it is open already
+	conn    *Conn
+}
+
+// ListenPending is ListenTCP for connections that are to be completed only when it
+// is known what becomes of them.
+func (s *Stack) ListenPending(addr netip.AddrPort) (*PendingListener, error) {
+	ln, err := s.ListenTCP(addr)
+	if err != nil {
+		return nil, err
+	}
+	p := &PendingListener{Listener: ln.(*Listener), queue: make(chan *Pending, backlog), opened: make(chan struct{}, 1), closed: make(chan struct{})}
+	p.syns = tcp.NewForwarder(s.gv, 0, maxPending, p.request)
+	p.Notify(p.wake)
+	s.links[0].pending.add(p)
+	return p, nil
+}
+
+// AcceptPending waits for the next connection; after Close it returns
+// net.ErrClosed. The connections of the node with itself, and those in the place of
+// one in TIME-WAIT, are open already.
+func (p *PendingListener) AcceptPending() (*Pending, error) {
+	for {
+		if c, err := p.tryAccept(); err == nil {
+			return &Pending{From: c.remote.AddrPort(), To: c.local.AddrPort(), conn: c}, nil
+		}
+		select {
+		case c := <-p.queue:
+			return c, nil
+		case <-p.opened:
+		case <-p.closed:
+			return nil, opError("accept", "tcp", nil, p.addr, net.ErrClosed)
+		}
+	}
+}
+
+func (p *PendingListener) wake() {
+	select {
+	case p.opened <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends AcceptPending and resets what waits for it, as Listener.Close does.
+func (p *PendingListener) Close() error {
+	p.once.Do(func() {
+		p.stack.links[0].pending.remove(p)
+		close(p.closed)
+		p.Listener.Close()
+	})
+	for {
+		select {
+		case c := <-p.queue:
+			c.Refuse()
+		default:
+			return nil
+		}
+	}
+}
+
+// request takes a SYN, on a goroutine of gVisor's.
+func (p *PendingListener) request(syn *tcp.ForwarderRequest) {
+	from, to := flowOfID(syn.ID())
+	p.offer(&Pending{From: from, To: to, request: &Request{From: from, To: to, stack: p.stack, syn: syn, count: new(forwardCounters)}})
+}
+
+// offer leaves a connection to AcceptPending; one for which there is no room is
+// reset.
+func (p *PendingListener) offer(c *Pending) {
+	select {
+	case <-p.closed:
+		c.Refuse()
+		return
+	default:
+	}
+	select {
+	case p.queue <- c:
+	default:
+		c.Refuse()
+		return
+	}
+	select {
+	case <-p.closed: // perhaps too late for Close to see it
+		p.Close()
+	default:
+	}
+}
+
+// Complete completes the handshake, which takes as long as the peer's last segment
+// of it. It is called once at most, and not after Refuse.
+func (p *Pending) Complete() (*Conn, error) {
+	if p.request == nil {
+		return p.conn, nil
+	}
+	c, err := p.request.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c.(*Conn), nil
+}
+
+// Refuse resets the connection, unless it was completed.
+func (p *Pending) Refuse() {
+	if p.request == nil {
+		p.conn.SetLinger(0)
+		p.conn.Close()
+		return
+	}
+	p.request.refuse()
+}
+
+// pendingListeners are those of a stack; nil while there are none.
+type pendingListeners struct {
+	mu   sync.Mutex // held to change list
+	list atomic.Pointer[[]*PendingListener]
+}
+
+func (l *pendingListeners) add(p *PendingListener) {
+	l.change(func(list []*PendingListener) []*PendingListener { return append(list, p) })
+}
+
+func (l *pendingListeners) remove(p *PendingListener) {
+	l.change(func(list []*PendingListener) []*PendingListener {
+		return slices.DeleteFunc(list, func(q *PendingListener) bool { return q == p })
+	})
+}
+
+func (l *pendingListeners) change(edit func([]*PendingListener) []*PendingListener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []*PendingListener
+	if now := l.list.Load(); now != nil {
+		list = slices.Clone(*now)
+	}
+	if list = edit(list); len(list) == 0 {
+		l.list.Store(nil)
+		return
+	}
+	l.list.Store(&list)
+}
+
+// takes reports whether it has taken pkt: the SYN of a connection for one of the
+// listeners.
+func (l *pendingListeners) takes(pkt []byte) bool {
+	list := l.list.Load()
+	if list == nil {
+		return false
+	}
+	if seg := tcpHeader(pkt); seg == nil || seg[13]&(packet.SYN|packet.ACK) != packet.SYN {
+		return false
+	}
+	var h packet.Header
+	h.Parse(pkt)
+	s := (*list)[0].stack
+	if !h.IsSYN() || !whole(&h, pkt) || !s.addresses.has(h.Dst.Addr()) {
+		return false
+	}
+	id := idOf(h.Dst, h.Src)
+	ep := s.gv.FindTransportEndpoint(protocolOf(h.Dst.Addr()), tcp.ProtocolNumber, id, nicID)
+	for _, p := range *list {
+		if ep == p.ep.(stack.TransportEndpoint) {
+			p.syn(&h, pkt, id)
+			return true
+		}
+	}
+	return false
+}
+
+// syn begins a connection, or finds that it has begun already.
+func (p *PendingListener) syn(h *packet.Header, pkt []byte, id stack.TransportEndpointID) {
+	pb := parsed(h, pkt)
+	defer pb.DecRef()
+	if parse.TCP(pb) {
+		p.syns.HandlePacket(id, pb)
+	}
+}
