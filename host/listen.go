@@ -34,6 +34,27 @@ func (OS) ListenTCP(ctx context.Context, address string, o TCPOptions) (net.List
 	return lc.Listen(ctx, "tcp", address)
 }
 
+// ListenPacket binds a UDP socket, a *net.UDPConn, as net.ListenConfig.ListenPacket
+// does.
+func (OS) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	var lc net.ListenConfig
+	return lc.ListenPacket(ctx, network, address)
+}
+
+// DialFrom is Dial that connects from a local address, where that is not empty: IP
+// and port of the network udp.
+func (o OS) DialFrom(ctx context.Context, network, local, address string) (net.Conn, error) {
+	if local == "" {
+		return o.Dial(ctx, network, address)
+	}
+	from, err := netip.ParseAddrPort(local)
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(from)}
+	return d.DialContext(ctx, network, address)
+}
+
 // ListenUDPAt is ListenUDP for a server that answers at one of the host's
 // addresses.
 func (OS) ListenUDPAt(ctx context.Context, at netip.AddrPort) (UDPConn, error) {
