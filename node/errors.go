@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
@@ -111,6 +113,22 @@ func (e *DialError) tried() string {
 
 // Unwrap returns the cause.
 func (e *DialError) Unwrap() error { return e.Err }
+
+// socketErrors are the errors of a socket that say the same as those of the package.
+var socketErrors = map[syscall.Errno][]error{
+	syscall.ECONNREFUSED: {ErrRefused},
+	syscall.EACCES:       {ErrRejected},
+	syscall.ENETUNREACH:  {ErrNoRoute, ErrNoExitNode},
+	syscall.EHOSTUNREACH: {ErrNameNotFound, ErrNoAnswer},
+}
+
+// Is makes the error one of package syscall, too, as package net would return it:
+// ECONNREFUSED, EACCES if the policy refuses, ENETUNREACH without a route,
+// EHOSTUNREACH if there is no such node or it does not answer.
+func (e *DialError) Is(target error) bool {
+	errno, ok := target.(syscall.Errno)
+	return ok && slices.ContainsFunc(socketErrors[errno], func(own error) bool { return errors.Is(e.Err, own) })
+}
 
 // Timeout reports whether the time ran out.
 func (e *DialError) Timeout() bool { return errors.Is(e.Err, ErrNoAnswer) || isTimeout(e.Err) }
