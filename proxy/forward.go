@@ -1,129 +1,120 @@
-// Package proxy carries connections between the host and the tailnet: port
-// forwards in both directions.
-//
-// It owns the forwards' listeners and connections, and takes a node as nothing
-// but a function that dials. Source: doc/protocol/node-services.md sections 6.2
-// and 19.
 package proxy
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
-	"sync/atomic"
+	"net/netip"
 	"time"
 
-	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
-const (
-	// maxConns bounds the connections of one forward; more wait in the
-	// listener's backlog.
-	maxConns = 4096
-
-	// dialTimeout bounds one dial of a target (SVC-80).
-	dialTimeout = 30 * time.Second
-)
-
-// A Dial connects to a forward's target.
-type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+// dialTimeout bounds one dial of a target (SVC-80).
+const dialTimeout = 30 * time.Second
 
 // A Forward accepts connections and pipes each to its target.
 type Forward struct {
-	listener net.Listener
+	acceptor carry.Acceptor
 	dial     Dial
-	target   string
+	target   string // as split reads it
+	options  Options
+	onBehalf func(network string, local net.Addr, peer netip.AddrPort) (forget func()) // nil: nobody asks
 	log      *slog.Logger
-
-	slots    chan struct{}
-	accepted atomic.Uint64
-	failed   atomic.Uint64
+	*tally
 }
 
-// NewForward returns a forward from a listener, which it takes over, to target.
+// NewForward returns a forward from a listener, which it takes over, to target,
+// a host and a TCP port.
 func NewForward(ln net.Listener, dial Dial, target string, log *slog.Logger) *Forward {
-	return &Forward{listener: ln, dial: dial, target: target, log: log, slots: make(chan struct{}, maxConns)}
+	return newForward(ln, dial, Spec{Network: "tcp", Target: target}, &tally{limit: carry.NewLimit(DefaultMaxConns, 0, nil)}, log)
+}
+
+func newForward(ln net.Listener, dial Dial, s Spec, t *tally, log *slog.Logger) *Forward {
+	f := &Forward{dial: dial, target: s.Target, options: s.Options, log: log, tally: t}
+	f.acceptor = carry.Acceptor{Listener: ln, Limit: t.limit, Log: log, Handle: f.handle}
+	return f
 }
 
 // String names the actor.
 func (*Forward) String() string { return "proxy.Forward" }
 
 // Addr is where the forward listens.
-func (f *Forward) Addr() net.Addr { return f.listener.Addr() }
+func (f *Forward) Addr() net.Addr { return f.acceptor.Listener.Addr() }
 
 // Target is where connections are forwarded to.
 func (f *Forward) Target() string { return f.target }
 
-// Counts returns how many connections were accepted, and how many of them could
-// not be forwarded.
-func (f *Forward) Counts() (accepted, failed uint64) { return f.accepted.Load(), f.failed.Load() }
+// Counts returns how many connections were let in, and how many of them could not
+// be forwarded.
+func (f *Forward) Counts() (total, failed uint64) { return f.total.Load(), f.failed.Load() }
 
-// Serve accepts until ctx ends, then closes the listener and every connection
-// and waits for them.
-func (f *Forward) Serve(ctx context.Context) error {
-	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		stop := context.AfterFunc(ctx, func() { f.listener.Close() })
-		defer stop()
-		for {
-			select {
-			case f.slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			c, err := f.listener.Accept()
-			if err != nil {
-				<-f.slots
-				if err := f.acceptFailed(ctx, err); err != nil {
-					return err
-				}
-				continue
-			}
-			f.accepted.Add(1)
-			g.Go(func(ctx context.Context) error {
-				defer func() { <-f.slots }()
-				f.forward(ctx, c)
-				return nil
-			})
-		}
-	})
-}
+// Serve forwards until ctx ends, then closes the listener and every connection and
+// waits for them.
+func (f *Forward) Serve(ctx context.Context) error { return f.acceptor.Serve(ctx) }
 
-// acceptFailed waits out a shortage of file descriptors; a closed listener ends
-// the forward.
-func (f *Forward) acceptFailed(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	f.log.Warn("forward cannot accept", "listen", f.Addr(), "err", err)
-	return actor.Sleep(ctx, 100*time.Millisecond)
-}
+func (f *Forward) drain() { f.acceptor.Drain() }
 
-// forward connects one accepted connection to the target.
-func (f *Forward) forward(ctx context.Context, c net.Conn) {
-	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	t, err := f.dial(dctx, "tcp", f.target)
+// handle connects one connection to the target.
+func (f *Forward) handle(ctx context.Context, c net.Conn) {
+	f.total.Add(1)
+	stop := context.AfterFunc(ctx, func() { c.Close() }) // whatever it waits for
+	defer stop()
+	a, err := f.announced(c)
 	if err != nil {
-		f.failed.Add(1)
-		f.log.Warn("forward cannot reach its target", "listen", f.Addr(), "target", f.target, "client", c.RemoteAddr(), "err", err)
-		reset(c)
+		f.fail(f.log, err, "listen", f.Addr(), "client", c.RemoteAddr())
+		carry.Reset(c)
 		return
 	}
-	_, _, err = Pipe(ctx, c, t)
-	if err != nil && ctx.Err() == nil {
+	made, err := f.connect(ctx, a)
+	if err != nil {
+		if ctx.Err() == nil {
+			f.fail(f.log, err, "listen", f.Addr(), "target", f.target, "client", c.RemoteAddr())
+		}
+		carry.Reset(c)
+		return
+	}
+	if f.onBehalf != nil {
+		defer f.onBehalf("tcp", made.LocalAddr(), carry.AddrPortOf(c.RemoteAddr()))()
+	}
+	f.pipe(ctx, c, made)
+}
+
+// connect dials the target and sends what comes before the client's data.
+func (f *Forward) connect(ctx context.Context, a announcement) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	network, address := split("tcp", f.target)
+	made, err := f.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.introduce(made, a); err != nil {
+		made.Close()
+		return nil, err
+	}
+	return made, nil
+}
+
+// pipe carries what goes both ways until both have ended.
+func (f *Forward) pipe(ctx context.Context, c, made net.Conn) {
+	c, err := complete(c)
+	if err != nil {
+		made.Close()
+		f.log.Debug("client has gone", "listen", f.Addr(), "err", err)
+		return
+	}
+	keepAlive(c)
+	keepAlive(made)
+	if err := carry.Pipe(ctx, c, made, &f.traffic); err != nil && ctx.Err() == nil {
 		f.log.Debug("forwarded connection ended", "listen", f.Addr(), "target", f.target, "err", err)
 	}
 }
 
-// reset closes a connection such that its client sees a failure instead of an
-// empty reply, where the connection can do so.
-func reset(c net.Conn) {
-	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
-		l.SetLinger(0)
+// keepAlive has an idle connection probed: neither end can know else that the other
+// has gone (SVC-170).
+func keepAlive(c net.Conn) {
+	if k, ok := c.(interface{ SetKeepAlive(on bool) error }); ok {
+		k.SetKeepAlive(true)
 	}
-	c.Close()
 }

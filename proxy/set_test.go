@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What did not change does not notice; what is gone ends; what is new begins.
+func TestApplyLeavesAloneWhatDidNotChange(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
+	stays, goes := "-L 0:"+backend.String(), "-L 127.0.0.1:0:"+backend.String()+",max=9"
+	s, _ := startSet(t, nil, stays, goes)
+	before := s.Status()
+	kept, ended := dial(t, "tcp", before[0].Listen), dial(t, "tcp", before[1].Listen)
+	for _, c := range []net.Conn{kept, ended} {
+		ping(t, c)
+	}
+	if err := s.Apply(within(t), specs(t, "-R 0:"+backend.String(), stays)); err != nil {
+		t.Fatal(err)
+	}
+	after := s.Status()
+	if len(after) != 2 || after[1].Listen != before[0].Listen || after[1].Open != 1 {
+		t.Errorf("after the change: %+v", after)
+	}
+	ping(t, kept)
+	ping(t, dial(t, "tcp", after[0].Listen))
+	if _, err := ended.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection of a forward that is gone is open")
+	}
+	if c, err := net.Dial("tcp", before[1].Listen); err == nil {
+		c.Close()
+		t.Error("a forward that is gone still listens")
+	}
+}
+
+func ping(t *testing.T, c net.Conn) {
+	t.Helper()
+	io.WriteString(c, "x")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatalf("no echo: %v", err)
+	}
+}
+
+// A forward whose options changed has its port back at once.
+func TestApplyReopensAPort(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	s, _ := startSet(t, nil, "-L 0:"+backend.String())
+	_, port, _ := net.SplitHostPort(s.Status()[0].Listen)
+	for _, option := range []string{"", ",max=5", ",max=6"} {
+		if err := s.Apply(within(t), specs(t, "-L "+port+":"+backend.String()+option)); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, "tcp", s.Status()[0].Listen, "x"); got != "echo x" {
+			t.Errorf("with %q: got %q", option, got)
+		}
+	}
+}
+
+// What cannot listen is told, the rest works, and it is tried again.
+func TestApplyTellsWhatCannotListen(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	s, _ := startSet(t, nil)
+	err = s.Apply(within(t), specs(t, "-L "+port+":"+backend.String(), "-L 0:"+backend.String()))
+	var listenErr *ListenError
+	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) || listenErr.Spec.Listen != taken.Addr().String() {
+		t.Fatalf("got %v", err)
+	}
+	if got := ask(t, "tcp", s.Status()[1].Listen, "x"); got != "echo x" {
+		t.Errorf("the other forward: %q", got)
+	}
+	if st := s.Status()[0]; st.Listen != "" || !strings.Contains(st.LastError, "in use") {
+		t.Errorf("status %+v", st)
+	}
+	taken.Close()
+	waitFor(t, "the forward to listen", func() bool { return s.Status()[0].Listen != "" })
+}
+
+// SVC-175: open connections go on while nothing is accepted, until they end.
+func TestDrainWaitsForConnections(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
+	s, _ := startSet(t, nil, "-L 0:"+backend.String(), "-L 0:"+backend.String()+"/udp", "-H 0", "-D 0")
+	c := dial(t, "tcp", s.Status()[0].Listen)
+	ping(t, c)
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := s.Drain(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Drain with an open connection: %v", err)
+	}
+	for _, st := range s.Status() {
+		if late, err := net.Dial("tcp", st.Listen); st.Listen != "" && err == nil {
+			late.Close()
+			t.Errorf("%s still accepts", st.Forward)
+		}
+	}
+	ping(t, c)
+	c.Close()
+	if err := s.Drain(within(t)); err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+}
+
+// A unix socket that a process has left behind is no hindrance, one in use is.
+func TestListenOnUnixSocketLeftBehind(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	at := filepath.Join(t.TempDir(), "s")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: at, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	spec := "-L unix:" + at + ":" + backend.String()
+	s, _ := startSet(t, nil)
+	if err := s.Apply(within(t), specs(t, spec)); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	if err := s.Apply(within(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	left.Close()
+	if err := s.Apply(within(t), specs(t, spec)); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, "unix", at, "x"); got != "echo x" {
+		t.Errorf("got %q", got)
+	}
+	if err := s.Apply(within(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the socket to go", func() bool { _, err := os.Stat(at); return os.IsNotExist(err) })
+}
+
+// SVC-166: a SOCKS5 and an HTTP proxy on one address are one, each twice is once.
+func TestMerge(t *testing.T) {
+	want := specs(t, "-D 1080", "-L 1:a:1", "-H 1080", "-D 1080", "-H 3128", "-L 1:a:1", "-H 0", "-D 0")
+	got := merge(want)
+	texts := "[-D and --http-proxy 127.0.0.1:1080 -L 127.0.0.1:1:a:1 --http-proxy 127.0.0.1:3128 --http-proxy 127.0.0.1:0 -D 127.0.0.1:0]"
+	if fmt.Sprint(got) != texts {
+		t.Errorf("got %v, want %s", got, texts)
+	}
+}
+
+// ssh's -W: both ends of a connection are standard input and output.
+func TestStdio(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	var d net.Dialer
+	var out strings.Builder
+	if err := Stdio(within(t), d.DialContext, backend.String(), strings.NewReader("hello"), &out); err != nil || out.String() != "echo hello" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+	if err := Stdio(within(t), d.DialContext, nobody(t), strings.NewReader(""), &out); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("to nobody: %v", err)
+	}
+}

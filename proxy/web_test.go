@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// webTarget answers with the headers that it got, and its trailers.
+func webTarget(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%s %s host=%s\n", r.Method, r.RequestURI, r.Host)
+		for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+			fmt.Fprintf(w, "%s: %s\n", name, strings.Join(r.Header[name], ","))
+		}
+		for name := range r.Trailer {
+			fmt.Fprintf(w, "trailer %s\n", name)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// identities tells who connects, and that it is asked of the listener's connection.
+func identities(t *testing.T, who Identity, err error) func(*Config) {
+	return func(c *Config) {
+		c.WhoIs = func(c net.Conn) (Identity, error) {
+			if _, ok := c.(*net.TCPConn); !ok {
+				t.Errorf("asked for a %T", c)
+			}
+			return who, err
+		}
+	}
+}
+
+// send sends a request as it is written and returns the answer.
+func send(t *testing.T, address, request string) (*http.Response, string) {
+	t.Helper()
+	c := dial(t, "tcp", address)
+	defer c.Close()
+	return sendOn(t, c, bufio.NewReader(c), request)
+}
+
+func sendOn(t *testing.T, c net.Conn, r *bufio.Reader, request string) (*http.Response, string) {
+	t.Helper()
+	io.WriteString(c, strings.ReplaceAll(request, "\n", "\r\n"))
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+var alice = Identity{Login: "alice@example.com", Name: "Älice", ProfilePic: "https://example.com/a.png"}
+
+// SVC-101, acceptance item 9: the target learns who asks, whatever the client says.
+func TestWebForwardTellsWhoAsks(t *testing.T) {
+	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+webTarget(t)+",http")
+	_, got := send(t, s.Status()[0].Listen, "POST /page?a=1;b HTTP/1.1\nHost: app\nConnection: close, Tailscale-User-Login, X-Hop\nX-Hop: 1\n"+
+		"Tailscale-User-Login: mallory\nTAILSCALE-USER-NAME: mallory\nTailscale_User_Login: mallory\nTailscale-App-Capabilities: {}\n"+
+		"Tailscale-Funnel-Request: ?1\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4\nTransfer-Encoding: chunked\nTrailer: Tailscale-User-Login\n\n"+
+		"1\nx\n0\nTailscale-User-Login: mallory\n\n")
+	for _, want := range []string{
+		"POST /page?a=1;b host=app\n", "Tailscale-User-Login: alice@example.com\n", "Tailscale-User-Name: =?utf-8?q?=C3=84lice?=\n",
+		"Tailscale-User-Profile-Pic: https://example.com/a.png\n", "Tailscale-Headers-Info: https://tailscale.com/s/serve-headers\n",
+		"X-Forwarded-For: 127.0.0.1\n", "X-Forwarded-Host: app\n", "X-Forwarded-Proto: http\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the target did not get %q", want)
+		}
+	}
+	for _, not := range []string{"mallory", "1.2.3.4", "Funnel", "Capabilities", "trailer", "X-Hop"} {
+		if strings.Contains(got, not) {
+			t.Errorf("the target got %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
+
+// SVC-102: who is tagged, or unknown, has no name, not even one of its own making.
+func TestWebForwardOfTaggedAndUnknown(t *testing.T) {
+	target := webTarget(t)
+	tagged := alice
+	tagged.Tagged = true
+	for name, edit := range map[string]func(*Config){
+		"tagged": identities(t, tagged, nil), "unknown": identities(t, alice, errors.New("nobody")),
+	} {
+		s, _ := startSet(t, edit, "-R 0:"+target+",http")
+		_, got := send(t, s.Status()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\nTailscale-User-Login: mallory\n\n")
+		if strings.Contains(got, "Tailscale") {
+			t.Errorf("%s: the target got %s", name, got)
+		}
+	}
+}
+
+// A connection upgrades to another protocol, and half-close is kept in it.
+func TestWebForwardUpgrades(t *testing.T) {
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Upgrade", "echo")
+		w.Header().Set("Connection", "Upgrade")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		c, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		line, _ := buffered.ReadString('\n')
+		io.WriteString(c, line)
+	}))
+	t.Cleanup(target.Close)
+	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+target.Listener.Addr().String()+",http")
+	c := dial(t, "tcp", s.Status()[0].Listen)
+	r := bufio.NewReader(c)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	io.WriteString(c, "hello\n")
+	if line, err := r.ReadString('\n'); line != "hello\n" {
+		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+func TestWebForwardWithoutTarget(t *testing.T) {
+	gone := nobody(t)
+	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+gone+",http")
+	resp, _ := send(t, s.Status()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\n\n")
+	if resp.StatusCode != http.StatusBadGateway || s.Status()[0].Failed != 1 {
+		t.Errorf("status %d, %+v", resp.StatusCode, s.Status()[0])
+	}
+}
+
+// Connections that wait for another request do not hold up the end.
+func TestWebForwardDrains(t *testing.T) {
+	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+webTarget(t)+",http")
+	c := dial(t, "tcp", s.Status()[0].Listen)
+	sendOn(t, c, bufio.NewReader(c), "GET / HTTP/1.1\nHost: app\n\n")
+	if err := s.Drain(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection is open")
+	}
+}
