@@ -1,0 +1,254 @@
+package vpn
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/vpn/internal/wire"
+)
+
+// wakeGap is how often Wake does something at most (VPN-33).
+const wakeGap = 5 * time.Second
+
+// A state is how far a session is (vpn-tunnel.md section 5). A session begins
+// after the handshake, and is over when it is closed.
+type state int
+
+const (
+	stateReady state = iota
+	stateStarting
+	stateRunning
+	stateStopping
+)
+
+// A session is a tunnel on one stream. It answers what the manager asks.
+type session struct {
+	Tunnel
+	link    *link
+	logs    *logQueue
+	updater *updater
+
+	state   state
+	run     *run     // nil when ready
+	stops   []uint64 // ids of the Stop requests to answer at the end
+	woken   time.Time
+	unknown map[string]bool // what was logged as not understood
+}
+
+// serve answers until the stream is done with.
+func (s *session) serve(ctx context.Context, g *actor.Group) error {
+	for {
+		up, ended := s.run.signals(s.state)
+		select {
+		case m, ok := <-s.link.incoming:
+			if !ok {
+				return s.onStreamEnd()
+			}
+			s.onMessage(ctx, g, m.(*wire.ManagerMessage))
+		case <-up:
+			s.onUp(ctx)
+		case err := <-ended:
+			if over, err := s.onRunEnd(ctx, err); over {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s.state == stateStopping && s.run == nil {
+			return s.finish(ctx, nil)
+		}
+	}
+}
+
+// onMessage looks at what the manager says.
+func (s *session) onMessage(ctx context.Context, g *actor.Group, m *wire.ManagerMessage) {
+	id := m.GetRpc().GetMsgId()
+	switch msg := m.GetMsg().(type) {
+	case *wire.ManagerMessage_Start:
+		s.onStart(ctx, g, id, msg.Start)
+	case *wire.ManagerMessage_Stop:
+		s.onStop(id)
+	case *wire.ManagerMessage_GetPeerUpdate:
+		if id != 0 && !s.updater.ask(id) {
+			s.answer(ctx, id, nil)
+		}
+	case *wire.ManagerMessage_Wake:
+		s.onWake(time.Now())
+		s.answer(ctx, id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Wake{Wake: new(wire.WakeResponse)}})
+	default:
+		s.onUnknown(ctx, id, fmt.Sprintf("%T", msg))
+	}
+}
+
+// answer replies to a request; nil says no more than that it is over. What has no
+// id is no request.
+func (s *session) answer(ctx context.Context, id uint64, m *wire.TunnelMessage) {
+	if id == 0 {
+		return
+	}
+	if m == nil {
+		m = new(wire.TunnelMessage)
+	}
+	m.Rpc = replyTo(id)
+	s.link.reply(ctx, m, &wire.TunnelMessage{Rpc: m.Rpc})
+}
+
+// onUnknown ends a call that is not understood with an empty reply (VPN-16).
+func (s *session) onUnknown(ctx context.Context, id uint64, what string) {
+	if s.unknown == nil {
+		s.unknown = make(map[string]bool)
+	}
+	if !s.unknown[what] {
+		s.unknown[what] = true
+		s.Logger.Warn("vpn: message of the manager is not understood", "kind", what, "request", id != 0)
+	}
+	s.answer(ctx, id, nil)
+}
+
+// onStart begins a run.
+func (s *session) onStart(ctx context.Context, g *actor.Group, id uint64, m *wire.StartRequest) {
+	if id == 0 {
+		s.onUnknown(ctx, 0, "Start without an id")
+		return
+	}
+	var err error
+	switch {
+	case s.state == stateStopping:
+		err = errors.New("the tunnel is stopping: start it on a new stream")
+	case s.state != stateReady:
+		err = errors.New("tunnel already started")
+	case m.GetCoderUrl() == "":
+		err = errors.New("the URL of the control server is missing")
+	}
+	if err != nil {
+		s.answerStart(ctx, id, err)
+		return
+	}
+	s.state = stateStarting
+	s.run = newRun(ctx, s, id, m)
+	g.Go(s.run.serve)
+}
+
+// optionsOf are the options in a request.
+func (s *session) optionsOf(m *wire.StartRequest) StartOptions {
+	o := StartOptions{
+		ControlURL: m.GetCoderUrl(), Token: m.GetApiToken(), Headers: make(http.Header), Descriptor: max(0, int(m.GetTunnelFileDescriptor())),
+		DeviceID: m.GetDeviceId(), DeviceOS: m.GetDeviceOs(), AppVersion: m.GetCoderDesktopVersion(),
+		Logger: slog.New(&logHandler{queue: s.logs, level: s.LogLevel, names: []string{"tsnode"}}),
+	}
+	for _, h := range m.GetHeaders() {
+		o.Headers.Add(h.GetName(), h.GetValue())
+	}
+	return o
+}
+
+func (s *session) answerStart(ctx context.Context, id uint64, err error) {
+	ok, text := success(err)
+	s.answer(ctx, id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Start{Start: &wire.StartResponse{Success: ok, ErrorMessage: text}}})
+}
+
+// success is an error as answers have it: a failure has a text, a success none
+// (VPN-25).
+func success(err error) (ok bool, text string) {
+	if err == nil {
+		return true, ""
+	}
+	return false, cmp.Or(valid(err.Error()), "failed")
+}
+
+// onUp tells that the tunnel runs, and then which peers there are.
+func (s *session) onUp(ctx context.Context) {
+	s.state = stateRunning
+	s.run.answered = true
+	s.answerStart(ctx, s.run.id, nil)
+	s.updater.view.Store(s.run.view(false))
+}
+
+// onStop ends the run; the answer comes when it is gone (VPN-34).
+func (s *session) onStop(id uint64) {
+	if id != 0 {
+		s.stops = append(s.stops, id)
+	}
+	s.stop()
+}
+
+func (s *session) stop() {
+	if s.state == stateStopping {
+		return
+	}
+	s.state = stateStopping
+	s.updater.freeze()
+	if s.run != nil {
+		s.run.cancel()
+	}
+}
+
+// onWake has the node look for its paths anew, not too often.
+func (s *session) onWake(now time.Time) {
+	if s.state == stateRunning && (s.woken.IsZero() || now.Sub(s.woken) >= wakeGap) {
+		s.woken = now
+		s.run.node.Wake()
+	}
+}
+
+// onRunEnd says what has become of a run that is gone: of a start that failed, of
+// a stop, or of a node that has died.
+func (s *session) onRunEnd(ctx context.Context, err error) (over bool, _ error) {
+	run := s.run
+	s.run = nil
+	switch s.state {
+	case stateStarting:
+		s.state = stateReady
+		s.updater.view.Store(nil)
+		s.answerStart(ctx, run.id, cmp.Or(err, errNodeEnded))
+		return false, nil
+	case stateStopping:
+		if !run.answered {
+			s.answerStart(ctx, run.id, errors.New("the tunnel was stopped"))
+			err = nil // of a start that was cancelled
+		}
+		return true, s.finish(ctx, err)
+	}
+	err = cmp.Or(err, errNodeEnded)
+	slog.New(&logHandler{queue: s.logs, level: s.LogLevel}).Log(ctx, LevelCritical, "the tunnel has ended", "err", err)
+	s.link.finish(ctx, nil)
+	return true, fmt.Errorf("vpn: %w", err)
+}
+
+// errNodeEnded says that a node has ended without saying why.
+var errNodeEnded = errors.New("the node has ended")
+
+// finish answers the Stop requests, the last of them with the stream's last frame
+// (VPN-34, VPN-35).
+func (s *session) finish(ctx context.Context, err error) error {
+	ok, text := success(err)
+	var last []byte
+	for i, id := range s.stops {
+		m := &wire.TunnelMessage{Rpc: replyTo(id), Msg: &wire.TunnelMessage_Stop{Stop: &wire.StopResponse{Success: ok, ErrorMessage: text}}}
+		if i < len(s.stops)-1 {
+			s.link.reply(ctx, m, &wire.TunnelMessage{Rpc: m.Rpc})
+			continue
+		}
+		last, _ = encode(m) // it is short and valid
+	}
+	s.link.finish(ctx, last)
+	return err
+}
+
+// onStreamEnd ends what runs, for nobody is there who could (VPN-37).
+func (s *session) onStreamEnd() error {
+	s.stop()
+	if s.run != nil {
+		<-s.run.ended
+	}
+	if s.link.readErr != nil {
+		s.Logger.Warn("vpn: the stream has broken", "err", s.link.readErr)
+	}
+	return s.link.readErr
+}
