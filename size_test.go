@@ -48,7 +48,13 @@ func TestSizeOfAProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := bytes.Count(goTool("list", "-deps", "./examples/web"), []byte("\n"))
+	deps := goTool("list", "-deps", "./examples/web")
+	packages := bytes.Count(deps, []byte("\n"))
+	for _, heavy := range []string{"google.golang.org/protobuf", "github.com/spf13/cobra", "github.com/VictoriaMetrics/metrics"} {
+		if bytes.Contains(deps, []byte(heavy)) {
+			t.Errorf("%s is linked, which is for the command only", heavy)
+		}
+	}
 	t.Logf("%d bytes, %d modules, %d packages", file.Size(), len(info.Deps), packages)
 	if file.Size() > maxBinary {
 		t.Errorf("a stripped program has %d bytes, more than %d", file.Size(), maxBinary)
