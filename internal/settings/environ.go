@@ -148,8 +148,23 @@ func takeSetting(s Setting) func(*environment, string) error {
 				return nil
 			}
 		}
-		return e.into.set(s.Name, text, s.Env)
+		return e.set(s.Name, text, s.Env)
 	}
+}
+
+// set sets a setting of ours to what a name of the reference's says.
+func (e *environment) set(name, text, from string) error {
+	if strings.HasPrefix(text, ":") && (name == "socks5" || name == "http-proxy") {
+		text = e.loopback(from, text)
+	}
+	return e.into.set(name, text, from)
+}
+
+// loopback keeps a proxy that is to listen on a port of all addresses to programs of
+// the same machine or pod, which is who such a setting mostly is for (SVC-168).
+func (e *environment) loopback(from, text string) string {
+	e.warn("%s=%s listens on 127.0.0.1 only: for all addresses say 0.0.0.0%s, with a password (TSNODE_PROXY_AUTH) or TSNODE_PROXY_OPEN=true", from, text, text)
+	return "127.0.0.1" + text
 }
 
 // isTrue reads a switch; what cannot be understood is false, with a warning.

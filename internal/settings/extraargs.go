@@ -124,7 +124,7 @@ func (e *environment) takeForeign(variable string, f *pflag.FlagSet, values map[
 		case v.name == "verbose" && v.sets == "":
 			err = e.into.set("verbose", fmt.Sprint(v.text != "0"), variable)
 		case v.sets != "":
-			err = e.into.set(v.sets, v.text, variable)
+			err = e.set(v.sets, v.text, variable)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--%s: %w", given.Name, err))

@@ -89,7 +89,9 @@ type Proxies struct {
 	ProxyAuth        string   // file:PATH with user:password, or these; empty: none
 	ProxyAllow       []string // destinations; empty: all
 	ProxyTailnetOnly bool
-	ProxyOpen        bool // may listen beyond loopback without ProxyAuth (SVC-168)
+
+	ProxyAllowLoopback bool // may reach this machine's loopback interface and link (SVC-167)
+	ProxyOpen          bool // may listen beyond loopback without ProxyAuth (SVC-168)
 }
 
 // Endpoints are where the process itself can be asked.
@@ -102,8 +104,9 @@ type Endpoints struct {
 
 // Process is how the process runs, logs and ends.
 type Process struct {
-	Timeout   time.Duration // until the node must run; 0: for ever
-	Drain     time.Duration // for connections to end, once the process is told to
-	LogFormat string        // text or json
-	Verbose   bool
+	Timeout      time.Duration // until the node must run; 0: for ever
+	WaitForLogin bool          // when it is logged out, in place of ending (SVC-158)
+	Drain        time.Duration // for connections to end, once the process is told to
+	LogFormat    string        // text or json
+	Verbose      bool
 }

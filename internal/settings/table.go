@@ -30,14 +30,15 @@ type Setting struct {
 	Live  bool   // a change in the file holds once it is read again, without a restart
 	Usage string // one line
 
+	secret   bool // its value is not shown
 	flagOnly bool // neither in the file nor in the environment
 	value    func(*Settings) pflag.Value
 }
 
 // table has every setting, in the order of the documentation.
 var table = []Setting{
-	{Name: "hostname", Env: "TS_HOSTNAME", Group: Node, Usage: "name of the node (default: this machine's)", value: text(func(s *Settings) *string { return &s.Hostname })},
-	{Name: "auth-key", Env: "TS_AUTHKEY", Group: Node, Usage: "auth key: file:PATH, - for standard input, or the key itself", value: text(func(s *Settings) *string { return &s.AuthKey })},
+	{Name: "hostname", Env: "TS_HOSTNAME", Group: Node, Live: true, Usage: "name of the node (default: this machine's)", value: text(func(s *Settings) *string { return &s.Hostname })},
+	{Name: "auth-key", Env: "TS_AUTHKEY", Group: Node, secret: true, Usage: "auth key: file:PATH, - for standard input, or the key itself", value: text(func(s *Settings) *string { return &s.AuthKey })},
 	{Name: "login-server", Group: Node, Usage: "URL of the control server", value: text(func(s *Settings) *string { return &s.LoginServer })},
 	{Name: "state-dir", Env: "TS_STATE_DIR", Group: Node, Usage: "folder that keeps the node's keys; empty: in memory", value: text(func(s *Settings) *string { return &s.StateDir })},
 	{Name: "state", Group: Node, Usage: "where the node's keys are kept: mem:, kube:SECRET or the path of a file (default: in --state-dir)", value: text(func(s *Settings) *string { return &s.State })},
@@ -60,19 +61,21 @@ var table = []Setting{
 	{Name: "stdio", Short: "W", Group: Serve, flagOnly: true, Usage: "join standard input and output with host:port of the tailnet, and end with that connection", value: text(func(s *Settings) *string { return &s.Stdio })},
 	{Name: "exit-on-forward-failure", Group: Serve, Usage: "end when a forward cannot listen, instead of going on without it", value: onOff(func(s *Settings) *bool { return &s.ExitOnForwardFailure })},
 
-	{Name: "socks5", Short: "D", Env: "TS_SOCKS5_SERVER", Group: Serve, Usage: "SOCKS5 proxy into the tailnet on [IP]:port or unix:PATH; without IP on loopback", value: checked(func(s *Settings) *string { return &s.SOCKS5 }, parseListen)},
-	{Name: "http-proxy", Env: "TS_OUTBOUND_HTTP_PROXY_LISTEN", Group: Serve, Usage: "HTTP proxy into the tailnet; may share the address of --socks5", value: checked(func(s *Settings) *string { return &s.HTTPProxy }, parseListen)},
-	{Name: "proxy-auth", Group: Serve, Usage: "what the proxies ask for: file:PATH with user:password", value: text(func(s *Settings) *string { return &s.ProxyAuth })},
-	{Name: "proxy-allow", Group: Serve, Usage: "destinations that the proxies reach, as in web:80,10.0.0.0/8,*.example.org (default: all)", value: several(func(s *Settings) *[]string { return &s.ProxyAllow }, anyText)},
+	{Name: "socks5", Short: "D", Env: "TS_SOCKS5_SERVER", Group: Serve, Usage: "SOCKS5 proxy into the tailnet on [bind:]port or unix:PATH; on loopback unless bind says otherwise", value: listener(func(s *Settings) *string { return &s.SOCKS5 }, proxy.SOCKS)},
+	{Name: "http-proxy", Env: "TS_OUTBOUND_HTTP_PROXY_LISTEN", Group: Serve, Usage: "HTTP proxy into the tailnet; may share the address of --socks5", value: listener(func(s *Settings) *string { return &s.HTTPProxy }, proxy.HTTP)},
+	{Name: "proxy-auth", Group: Serve, secret: true, Usage: "what the proxies ask for: file:PATH with user:password", value: text(func(s *Settings) *string { return &s.ProxyAuth })},
+	{Name: "proxy-allow", Group: Serve, Usage: "destinations that the proxies reach, as in web:80,10.0.0.0/8,*.example.org (default: all)", value: several(func(s *Settings) *[]string { return &s.ProxyAllow }, parseDestination)},
 	{Name: "proxy-tailnet-only", Group: Serve, Usage: "keep the proxies from what is not on the tailnet", value: onOff(func(s *Settings) *bool { return &s.ProxyTailnetOnly })},
+	{Name: "proxy-allow-loopback", Group: Serve, Usage: "let the proxies reach this machine's loopback interface and link", value: onOff(func(s *Settings) *bool { return &s.ProxyAllowLoopback })},
 	{Name: "proxy-open", Group: Serve, Usage: "let the proxies listen beyond loopback without --proxy-auth", value: onOff(func(s *Settings) *bool { return &s.ProxyOpen })},
 
 	{Name: "socket", Env: "TS_SOCKET", Group: Serve, Usage: "unix socket where other commands ask this node", value: text(func(s *Settings) *string { return &s.Socket })},
 	{Name: "operator", Group: Serve, Usage: "user who may change the node by its socket, beside yours and root", value: text(func(s *Settings) *string { return &s.Operator })},
-	{Name: "health", Group: Serve, Usage: "[IP]:port of /livez, /readyz and /healthz", value: checked(func(s *Settings) *string { return &s.Health }, parseListenAny)},
-	{Name: "metrics", Group: Serve, Usage: "[IP]:port of /metrics; may be that of --health", value: checked(func(s *Settings) *string { return &s.Metrics }, parseListenAny)},
+	{Name: "health", Group: Serve, Usage: "[IP]:port of /livez, /readyz and /healthz", value: checked(func(s *Settings) *string { return &s.Health }, parseListen)},
+	{Name: "metrics", Group: Serve, Usage: "[IP]:port of /metrics; may be that of --health", value: checked(func(s *Settings) *string { return &s.Metrics }, parseListen)},
 
 	{Name: "timeout", Env: "TS_BOOT_TIMEOUT", Group: Serve, Usage: "end when the node is not on its tailnet after so long; 0: wait", value: of(kindDuration, func(s *Settings) *time.Duration { return &s.Timeout }, parseDuration)},
+	{Name: "wait-for-login", Group: Serve, Live: true, Usage: "when the node is logged out or its key expires, wait for a login instead of ending", value: onOff(func(s *Settings) *bool { return &s.WaitForLogin })},
 	{Name: "drain", Group: Serve, Live: true, Usage: "how long open connections may go on once the process is told to end", value: of(kindDuration, func(s *Settings) *time.Duration { return &s.Drain }, parseDuration)},
 	{Name: "log-format", Group: Serve, Usage: "text or json", value: checked(func(s *Settings) *string { return &s.LogFormat }, oneOf("text", "json"))},
 }
@@ -145,6 +148,17 @@ func onOff(field func(*Settings) *bool) func(*Settings) pflag.Value {
 
 func several[T any](field func(*Settings) *[]T, parse func(string) (T, error)) func(*Settings) pflag.Value {
 	return func(s *Settings) pflag.Value { return &list[T]{to: field(s), parse: parse, commas: true} }
+}
+
+// listener binds the address of a proxy.
+func listener(field func(*Settings) *string, kind proxy.Kind) func(*Settings) pflag.Value {
+	return checked(field, func(text string) (string, error) {
+		if text == "" {
+			return "", nil
+		}
+		_, err := proxy.ParseProxy(kind, text)
+		return text, err
+	})
 }
 
 // forwards binds a list of forwards, each of which check must accept.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/seed94491740/tsnode/proxy"
 )
 
 // What Type of a value returns; wants says what each looks like in a file.
@@ -202,34 +204,23 @@ func oneOf(words ...string) func(string) (string, error) {
 	}
 }
 
-// parseListen reads where to listen: [IP]:port or a unix socket. A port alone, and
-// one without an address, means loopback (SVC-168).
+func parseDestination(text string) (string, error) {
+	_, err := proxy.ParseDestination(text)
+	return text, err
+}
+
+// parseListen reads where an endpoint listens: [IP]:port, where no address means
+// all, for it is the orchestrator of a container that asks.
 func parseListen(text string) (string, error) {
-	if path, ok := strings.CutPrefix(text, "unix:"); text == "" || ok && path != "" {
-		return text, nil
+	if text == "" {
+		return "", nil
 	}
-	if _, err := parsePort(text); err == nil {
-		text = ":" + text
-	}
-	host, port, err := net.SplitHostPort(text)
+	_, port, err := net.SplitHostPort(text)
 	if err != nil {
-		return "", errors.New("want [IP]:port, as in 127.0.0.1:1080, or unix:PATH")
+		return "", errors.New("want [IP]:port, as in :9002 or 127.0.0.1:9002")
 	}
 	if _, err := parsePort(port); err != nil {
 		return "", fmt.Errorf("port %q: %w", port, err)
 	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
-// parseListenAny is parseListen where no address means all of them, as for an
-// endpoint that the orchestrator of a container asks.
-func parseListenAny(text string) (string, error) {
-	listen, err := parseListen(text)
-	if err == nil && strings.HasPrefix(text, ":") {
-		return text, nil
-	}
-	return listen, err
+	return text, nil
 }

@@ -1,0 +1,47 @@
+package settings
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Of a file that is read again, what can change while the node runs does, and the
+// rest is named.
+func TestChanges(t *testing.T) {
+	old := mustRead(t, `{"hostname": "a", "local": ["1:a:1", "2:b:2"], "port": 1, "accept-routes": ["x", "y"]}`, nil)
+	next := mustRead(t, `{"hostname": "b", "local": ["1:a:1"], "port": 2, "accept-routes": ["x", "y"], "socks5": "1080"}`, nil)
+	changed := old.Changed(next)
+	if !slices.Equal(changed, []string{"hostname", "port", "local", "socks5"}) {
+		t.Errorf("changed: %q", changed)
+	}
+	live, later := Split(changed)
+	if !slices.Equal(live, []string{"hostname", "local"}) || !slices.Equal(later, []string{"port", "socks5"}) {
+		t.Errorf("live %q, later %q", live, later)
+	}
+	both, err := old.WithLive(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if both.Hostname != "b" || len(both.Local) != 1 || both.Port != 1 || both.SOCKS5 != "" || strings.Join(both.AcceptRoutesFrom, " ") != "x y" {
+		t.Errorf("%+v", both)
+	}
+	if again := both.Changed(old); !slices.Equal(again, live) {
+		t.Errorf("both differ from the old ones in %q", again)
+	}
+	if same := next.Changed(next); len(same) > 0 {
+		t.Errorf("differ from themselves in %q", same)
+	}
+}
+
+// What is set can be shown with what has set it, but for secrets.
+func TestSaidShowsNoSecret(t *testing.T) {
+	s := mustRead(t, `{"hostname": "a", "proxy-auth": "user:hush"}`, []string{"TS_AUTHKEY=hush"}, "--port", "7")
+	all := s.Said()
+	want := []Said{
+		{"hostname", "a", "file:1:2", false}, {"auth-key", "", "TS_AUTHKEY", true}, {"port", "7", "--port", false}, {"proxy-auth", "", "file:1:19", true},
+	}
+	if !slices.Equal(all, want) {
+		t.Errorf("got %+v", all)
+	}
+}
