@@ -40,6 +40,7 @@ type Status struct {
 	Tailnet      string       `json:",omitempty"` // display name of the tailnet
 	MagicDNS     string       `json:",omitempty"` // DNS suffix of the tailnet, without dots at its ends
 	HomeRelay    string       `json:",omitempty"` // code of our home DERP region
+	Relayed      bool         // connected to it: peers can reach this node
 	ExitNode     string       `json:",omitempty"` // name of the exit node in use
 	Health       []string     `json:",omitempty"` // problems to act on
 	Memory       MemoryStatus `json:",omitzero"`  // with Node.MemoryLimit
@@ -123,7 +124,7 @@ func (n *Node) Status() *Status {
 	self := statusOf(nm, nm.Self)
 	s.Self, s.TailscaleIPs = &self, self.TailscaleIPs
 	s.Tailnet, s.MagicDNS = nm.Domain, nm.MagicDNSSuffix()
-	s.HomeRelay = regionCode(nm, r.home.Get())
+	s.HomeRelay, s.Relayed = regionCode(nm, r.home.Get()), r.relays.Get().connected
 	s.ExitNode = r.exit.Get().name
 	s.Health = health(nm, r)
 	for _, p := range nm.Peers {
