@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/actor": {},
 
 	"internal/version":  {},
+	"internal/pcapng":   {},
 	"internal/settings": slices.Concat(leaves, []string{"proxy"}),
 
 	"netmap":         leaves,
