@@ -25,11 +25,13 @@
 //	LocalClient: *local.Client     LocalClient: *LocalClient with WhoIs and Status
 //	Dial of other addresses        the same with DialMode: DialTailnetElseHost; else ErrNoRoute
 //	preferences by LocalClient     fields AcceptRoutes, ExitNode, AdvertiseRoutes, …, and EditPreferences
+//	login, logout by LocalClient   Login and Logout
+//	CapturePcap writes pcap        pcapng that Wireshark reads without a dissector, until ctx ends; mode 0600
+//	fallback handlers: any order   in the order of their registration
 //	ListenPacket: one address      also ":port" on all own addresses, both families, and raw sockets: ip4:icmp
 //	logs to the vendor             nothing is sent anywhere but to ControlURL and its relays
 //
-// ListenTLS, ListenFunnel, ListenService, Loopback, CertDomains,
-// RegisterFallbackTCPHandler and CapturePcap are not there yet.
+// ListenTLS, ListenFunnel, ListenService and CertDomains are not there yet.
 //
 // # Errors and when they come
 //

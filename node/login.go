@@ -40,3 +40,35 @@ func (n *Node) Login(ctx context.Context, o LoginOptions) error {
 	}
 	return fmt.Errorf("log in: %w", err)
 }
+
+// Logout makes the control server forget the node, within ctx, and forgets its
+// keys. Connections end. The node waits for a Login then, of which it comes back as
+// another one. An error means that it is still logged in.
+func (n *Node) Logout(ctx context.Context) error {
+	if err := n.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.run.ended, cancel)()
+	if err := n.run.control.Logout(ctx); err != nil {
+		return fmt.Errorf("log out: %w", err)
+	}
+	n.run.awaitLoggedOut(ctx)
+	return nil
+}
+
+// awaitLoggedOut waits, within ctx, until the node's state tells of a logout.
+func (r *runtime) awaitLoggedOut(ctx context.Context) {
+	for {
+		st, changed := r.lifeState.Load()
+		if st.state == StateNeedsLogin || st.final != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

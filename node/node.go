@@ -118,9 +118,10 @@ type Node struct {
 	// Network is the network of the host. Default: host.OS.
 	Network host.Network
 
-	events events
-	life   life
-	run    *runtime // set by a successful Start, then constant
+	events    events
+	fallbacks fallbacks
+	life      life
+	run       *runtime // set by a successful Start, then constant
 
 	seams seams
 }
@@ -164,7 +165,7 @@ func (n *Node) start() (*runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
 	}
-	r, err := newRuntime(s, &n.events)
+	r, err := newRuntime(s, &n.events, &n.fallbacks)
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("start node: %w", err)

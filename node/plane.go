@@ -46,7 +46,7 @@ func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
 	p.data, err = dataplane.New(dataplane.Config{
 		Private: private, Links: r.overlay.links, NewDelivery: r.overlay.newDelivery,
 		Underlay: p, Netmap: r.control.Netmap, Policy: r.self.policy, Disco: r.disco.Public(), Logger: r.log,
-		Held: r.held, Hooks: hooks,
+		Held: r.held, Hooks: hooks, Tap: &r.taps.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("packet pipeline: %w", err)

@@ -21,6 +21,7 @@ import (
 // begins with what its fields of the same names say, and these say what each
 // means.
 type Preferences struct {
+	Hostname               string
 	AcceptRoutes           bool
 	AcceptRoutesFrom       []string
 	ExitNode               string
@@ -34,7 +35,7 @@ type Preferences struct {
 // preferences returns those that the node begins with.
 func (n *Node) preferences() Preferences {
 	return Preferences{
-		AcceptRoutes: n.AcceptRoutes, AcceptRoutesFrom: n.AcceptRoutesFrom,
+		Hostname: n.Hostname, AcceptRoutes: n.AcceptRoutes, AcceptRoutesFrom: n.AcceptRoutesFrom,
 		ExitNode: n.ExitNode, ExitNodeAllowLANAccess: n.ExitNodeAllowLANAccess,
 		AdvertiseRoutes: n.AdvertiseRoutes, AdvertiseExitNode: n.AdvertiseExitNode,
 		ShieldsUp: n.ShieldsUp, IgnoreDNS: n.IgnoreDNS,
@@ -59,7 +60,8 @@ func (p *Preferences) check() error {
 			return fmt.Errorf("AdvertiseRoutes: %w", err)
 		}
 	}
-	return nil
+	_, err := hostname(p.Hostname)
+	return err
 }
 
 // Preferences returns those in force.
@@ -143,10 +145,11 @@ func (r *router) follow(nm *netmap.Netmap, link host.Link) {
 		r.exit.Store(exit)
 		r.log.Info("exit node", "wanted", p.ExitNode, "in use", exit.name, "problem", exit.problem)
 	}
+	name, _ := hostname(p.Hostname) // which was checked
 	advertised := p.advertised()
 	behind := approved(advertised, nm)
 	r.self.describe(func(h *control.Hostinfo) {
-		h.RoutableIPs, h.ExitNodeID, h.ShieldsUp = advertised, exit.id, p.ShieldsUp
+		h.Hostname, h.RoutableIPs, h.ExitNodeID, h.ShieldsUp = name, advertised, exit.id, p.ShieldsUp
 	})
 	within, from := choices(p.AcceptRoutesFrom, nm)
 	r.self.decide(func(d *dataplane.Policy) {

@@ -60,6 +60,11 @@ type runtime struct {
 	pongs   pongs
 	monitor *host.Monitor
 
+	taps      taps
+	asides    asides
+	loopback  loopback
+	fallbacks *fallbacks // of the Node
+
 	endpoints *actor.Cell[[]control.Endpoint] // where this node can be reached
 	netInfo   *actor.Cell[control.NetInfo]
 
@@ -73,7 +78,7 @@ type runtime struct {
 }
 
 // newRuntime makes all parts and starts none.
-func newRuntime(s settings, e *events) (*runtime, error) {
+func newRuntime(s settings, e *events, f *fallbacks) (*runtime, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	p, err := openProfile(ctx, &s)
@@ -83,9 +88,9 @@ func newRuntime(s settings, e *events) (*runtime, error) {
 	monitor := host.NewMonitor(s.network, s.log)
 	s.network = monitor.Network() // all ask at the start, and when it changes
 	r := &runtime{
-		settings: s, network: s.network, profile: p, events: e,
+		settings: s, network: s.network, profile: p, events: e, fallbacks: f,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
-		monitor:   monitor,
+		monitor: monitor, asides: newAsides(),
 		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
 	}
 	r.resort = newLastResort(&s, r.derpMap)
@@ -128,6 +133,7 @@ func (r *runtime) openOverlay() (err error) {
 	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Buffers: r.buffers, Logger: r.log}); err != nil {
 		return err
 	}
+	r.stack.Unheard(r.fallbacks.any, r.unheard)
 	links := r.stack.Links()
 	for _, l := range links {
 		r.overlay.links = append(r.overlay.links, l)
@@ -206,6 +212,7 @@ func (r *runtime) fail(err error) {
 // close logs an ephemeral node out, ends the tree and closes the stack.
 func (r *runtime) close() error {
 	r.logout()
+	defer r.asides.end()
 	r.cancel()
 	r.names.Close()
 	r.peerAPI.Close()

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/internal/pcapng"
+	"github.com/seed94491740/tsnode/packet"
+)
+
+const (
+	maxCaptured  = 4 << 20   // bytes of packets that wait to be written; more are left out, and counted
+	captureMode  = 0o600     // of a file: packets hold what people say
+	captureName  = "tailnet" // of the interface in a capture
+	maxCaptures  = 8         // at a time
+	captureStart = 64 << 10  // bytes of memory of each at first
+)
+
+// Capture writes the packets of the overlay to w, in the pcapng format, until ctx
+// ends or w fails: what this node sends, before the packet filter, and what it
+// receives, after decryption. TCP segments that travel together are one packet.
+// While w is slow, packets are left out; how many is noted at the end. It starts
+// the node if necessary.
+func (n *Node) Capture(ctx context.Context, w io.Writer) error {
+	if err := n.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.run.ended, cancel)()
+	return n.run.taps.capture(ctx, w)
+}
+
+// CapturePcap writes the packets of the overlay to a file, which it makes or
+// empties, until ctx ends or the node closes. It returns when the capture has
+// begun. See Capture.
+func (n *Node) CapturePcap(ctx context.Context, pcapFile string) error {
+	if err := n.Start(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(pcapFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, captureMode)
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	c, err := n.run.taps.begin()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	n.run.aside(func(node context.Context) {
+		within, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(node, cancel)()
+		defer f.Close()
+		defer n.run.taps.end(c)
+		if err := c.write(within, f); err != nil {
+			n.run.log.Warn("capture has ended", "file", pcapFile, "err", err)
+		}
+	})
+	return nil
+}
+
+// taps are the captures under way.
+type taps struct {
+	now atomic.Pointer[dataplane.Tap] // nil while there are none: that is all the packet path asks
+
+	mu  sync.Mutex
+	all captures
+}
+
+// captures get what passes. It is immutable.
+type captures []*capture
+
+// Sent is part of dataplane.Tap.
+func (all captures) Sent(pkts []packet.Outbound) {
+	for _, c := range all {
+		c.sent(pkts)
+	}
+}
+
+// Received is part of dataplane.Tap.
+func (all captures) Received(pkt []byte) {
+	for _, c := range all {
+		c.received(pkt)
+	}
+}
+
+// capture captures until ctx ends.
+func (t *taps) capture(ctx context.Context, w io.Writer) error {
+	c, err := t.begin()
+	if err != nil {
+		return err
+	}
+	defer t.end(c)
+	return c.write(ctx, w)
+}
+
+// begin begins a capture.
+func (t *taps) begin() (*capture, error) {
+	c := &capture{more: make(chan struct{}, 1), waiting: pcapng.AppendHeader(make([]byte, 0, captureStart), captureName)}
+	c.more <- struct{}{}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.all) >= maxCaptures {
+		return nil, fmt.Errorf("capture: %d are under way: end one first", maxCaptures)
+	}
+	t.set(append(slices.Clone(t.all), c))
+	return c, nil
+}
+
+// end ends a capture.
+func (t *taps) end(c *capture) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.set(slices.DeleteFunc(slices.Clone(t.all), func(other *capture) bool { return other == c }))
+}
+
+func (t *taps) set(all captures) {
+	t.all = all
+	if len(all) == 0 {
+		t.now.Store(nil)
+		return
+	}
+	var tap dataplane.Tap = all
+	t.now.Store(&tap)
+}
+
+// A capture is packets on their way to a writer.
+type capture struct {
+	more chan struct{} // signalled when something waits
+
+	mu      sync.Mutex
+	waiting []byte // to be written
+	dropped uint64
+}
+
+func (c *capture) sent(pkts []packet.Outbound) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range pkts {
+		c.add(now, pcapng.Outbound, pkts[i].Len(), pkts[i].Head, pkts[i].Body...)
+	}
+}
+
+func (c *capture) received(pkt []byte) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.add(now, pcapng.Inbound, len(pkt), pkt)
+}
+
+// add appends a packet to what waits, if there is room. c.mu is held.
+func (c *capture) add(now time.Time, d pcapng.Direction, length int, head []byte, body ...[]byte) {
+	if len(c.waiting)+pcapng.PacketSize(length) > maxCaptured {
+		c.dropped++
+		return
+	}
+	c.waiting = pcapng.AppendPacket(c.waiting, now, d, head, body...)
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what waits, and leaves the memory of before in its place.
+func (c *capture) take(written []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waiting := c.waiting
+	c.waiting = written[:0]
+	return waiting
+}
+
+// write writes what is captured until ctx ends, and then the rest.
+func (c *capture) write(ctx context.Context, w io.Writer) error {
+	var written []byte
+	for {
+		select {
+		case <-c.more:
+			written = c.take(written)
+			if _, err := w.Write(written); err != nil {
+				return fmt.Errorf("capture: %w", err)
+			}
+		case <-ctx.Done():
+			return c.finish(w)
+		}
+	}
+}
+
+// finish writes what still waits, and what is missing.
+func (c *capture) finish(w io.Writer) error {
+	rest := pcapng.AppendDropped(c.take(nil), time.Now(), c.dropped)
+	if _, err := w.Write(rest); err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	return nil
+}

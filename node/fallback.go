@@ -1,0 +1,95 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/seed94491740/tsnode/netstack"
+)
+
+// A FallbackTCPHandler decides about a connection that a peer wants and nobody
+// listens for: from src to dst, which is an address of this node, or of a network
+// that it routes to. With intercept it is handler's, which closes it, or refused if
+// handler is nil; else others decide, and at last it is what it would be without
+// them. The decision must not take long.
+type FallbackTCPHandler func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
+
+// RegisterFallbackTCPHandler has cb decide about connections for which nobody
+// listens, until the function returned is called. Several are asked in the order of
+// their registration. The node need not have started.
+func (n *Node) RegisterFallbackTCPHandler(cb FallbackTCPHandler) func() {
+	f := &n.fallbacks
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	entry := &cb
+	f.all = append(f.all, entry)
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i, e := range f.all {
+			if e == entry {
+				f.all = append(f.all[:i:i], f.all[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// fallbacks are the registered handlers. The slice is replaced, never written to.
+type fallbacks struct {
+	mu  sync.Mutex
+	all []*FallbackTCPHandler
+}
+
+// decide asks the handlers in turn.
+func (f *fallbacks) decide(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool) {
+	f.mu.Lock()
+	all := f.all
+	f.mu.Unlock()
+	for _, cb := range all {
+		if handler, intercept = (*cb)(src, dst); intercept {
+			return handler, true
+		}
+	}
+	return nil, false
+}
+
+// any reports whether there are handlers.
+func (f *fallbacks) any() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.all) > 0
+}
+
+// unheard serves a connection to an address of the node that nobody listens for. It
+// is refused unless a handler takes it.
+func (r *runtime) unheard(q *netstack.Request) {
+	r.aside(func(ctx context.Context) {
+		defer q.Refuse()
+		r.fallback(ctx, q)
+	})
+}
+
+// fallback has a handler serve a request, and reports whether one has decided
+// about it.
+func (r *runtime) fallback(ctx context.Context, q *netstack.Request) (decided bool) {
+	handler, intercept := r.fallbacks.decide(q.From, q.To)
+	if handler == nil {
+		return intercept
+	}
+	c, err := q.Accept()
+	if err != nil {
+		r.log.Debug("connection not accepted", "from", q.From, "to", q.To, "err", err)
+		return true
+	}
+	a := &acceptedConn{Conn: c.(*netstack.Conn)}
+	if !r.admit(a) {
+		a.Close()
+		return true
+	}
+	defer context.AfterFunc(ctx, func() { a.Close() })()
+	handler(a)
+	return true
+}
