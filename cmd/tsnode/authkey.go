@@ -15,7 +15,6 @@ const maxSecret = 4 << 10
 // the first line of standard input; anything else is the key itself, which
 // other users of the machine can see in the list of processes.
 func readAuthKey(value string, stdin io.Reader, warn io.Writer) (string, error) {
-	path, isFile := strings.CutPrefix(value, "file:")
 	switch {
 	case value == "":
 		return "", nil
@@ -24,26 +23,38 @@ func readAuthKey(value string, stdin io.Reader, warn io.Writer) (string, error) 
 		if err != nil && err != io.EOF {
 			return "", fmt.Errorf("auth key from standard input: %w", err)
 		}
-		return nonEmpty(line, "standard input")
-	case isFile:
-		f, err := os.Open(path)
-		if err != nil {
-			return "", fmt.Errorf("auth key: %w", err)
-		}
-		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, maxSecret))
-		if err != nil {
-			return "", fmt.Errorf("auth key: %w", err)
-		}
-		return nonEmpty(string(b), path)
+		return nonEmpty("auth key", line, "standard input")
+	case !strings.HasPrefix(value, filePrefix):
+		fmt.Fprintln(warn, "tsnode: warning: an auth key on the command line is visible to other users; use --auth-key file:PATH, --auth-key - or TS_AUTHKEY")
 	}
-	fmt.Fprintln(warn, "tsnode: warning: an auth key on the command line is visible to other users; use --auth-key file:PATH, --auth-key - or TS_AUTHKEY")
-	return value, nil
+	return readSecret("auth key", value)
 }
 
-func nonEmpty(text, from string) (string, error) {
+// filePrefix begins the path of a file that holds a secret.
+const filePrefix = "file:"
+
+// readSecret resolves a secret: "file:PATH" reads a file, anything else is the
+// secret itself. what names it in errors.
+func readSecret(what, value string) (string, error) {
+	path, isFile := strings.CutPrefix(value, filePrefix)
+	if !isFile {
+		return value, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	return nonEmpty(what, string(b), path)
+}
+
+func nonEmpty(what, text, from string) (string, error) {
 	if text = strings.TrimSpace(text); text == "" {
-		return "", &usageError{fmt.Errorf("auth key: %s holds none", from)}
+		return "", &usageError{fmt.Errorf("%s: %s holds none", what, from)}
 	}
 	return text, nil
 }

@@ -2,188 +2,112 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/seed94491740/tsnode/internal/actor"
-	"github.com/seed94491740/tsnode/node"
-	"github.com/seed94491740/tsnode/proxy"
+	"github.com/seed94491740/tsnode/internal/settings"
 )
 
-// runOptions are the flags of tsnode run.
-type runOptions struct {
-	nodeFlags
-	local, remote []string
-}
-
 func newRun() *cobra.Command {
-	var o runOptions
+	var c configuration
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run a node in the foreground and forward ports",
+		Short: "Run a node in the foreground: forwards, proxies, health",
 		Long: `Run a node in the foreground until it is interrupted.
 
 -L listens on this machine and forwards into the tailnet; -R listens on the
-tailnet and forwards to a host this machine reaches; both as in ssh, and as
-often as you like. Without --state-dir the node is new on every start.
+tailnet and forwards to a host this machine reaches; -D is a SOCKS5 proxy, -W
+joins standard input and output with one connection: all as in ssh, and -L and
+-R as often as you like. Without --state-dir the node is new on every start.
 
 The auth key comes from TS_AUTHKEY, from a file (--auth-key file:PATH) or from
 standard input (--auth-key -); without one a login URL is printed.
-TS_HOSTNAME and TS_STATE_DIR stand in for their flags.`,
+
+All flags but -W can be said in a configuration file, by their names, and in the
+environment, by the names that the usual container image has or TSNODE_NAME;
+doc/configuration.md lists them. The environment beats the file, and flags beat
+both. SIGHUP reads the file again.
+
+SIGTERM and SIGINT end the node: it listens no more, lets open connections go on
+for --drain, leaves the tailnet if it is ephemeral, and exits with 0. A second
+signal ends it at once, with 1.`,
 		Example: `  # reach port 80 of the node "web" as http://127.0.0.1:8080
   TS_AUTHKEY=… tsnode run --state-dir ~/.tsnode -L 8080:web:80
+
+  # show a local service to the tailnet as http://myapp
+  tsnode run --auth-key file:/run/secrets/authkey --hostname myapp -R 80:localhost:3000
+
+  # a proxy for a browser, SOCKS5 and HTTP on one port
+  tsnode run --state-dir ~/.tsnode -D 1080 --http-proxy 1080
 
   # route to a network that this machine reaches, once an administrator approves
   tsnode run --auth-key file:/run/secrets/authkey --advertise-routes 192.168.1.0/24
 
-  # show a local service to the tailnet as http://myapp
-  tsnode run --auth-key file:/run/secrets/authkey --hostname myapp -R 80:localhost:3000`,
+  # all of it in a file, read again on SIGHUP
+  tsnode run --config /etc/tsnode.hujson`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd.Context(), cmd.InOrStdin(), cmd.ErrOrStderr())
+			return runForeground(cmd.Context(), &c, stdio{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()})
 		},
 	}
-	f := cmd.Flags()
-	o.nodeFlags.add(f)
-	o.routes.add(f)
-	f.BoolVar(&o.ephemeral, "ephemeral", false, "let the tailnet forget the node when it ends")
-	f.Var(&o.memoryLimit, "memory-limit", "bound the memory of connections and packets, as in 64MiB; 12MiB at least")
-	f.StringArrayVarP(&o.local, "local", "L", nil, "forward [bind:]port:host:hostport into the tailnet")
-	f.StringArrayVarP(&o.remote, "remote", "R", nil, "forward port:host:hostport from the tailnet")
+	cmd.Flags().SortFlags = false
+	c.add(cmd.Flags())
 	return cmd
 }
 
-// run joins the tailnet and forwards until ctx ends.
-func (o *runOptions) run(ctx context.Context, stdin io.Reader, stderr io.Writer) error {
-	local, err := parseSpecs(o.local, proxy.ParseLocal)
+// stdio is the standard input, output and error of a command.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// runForeground runs the node of a configuration until ctx ends.
+func runForeground(ctx context.Context, c *configuration, std stdio) error {
+	s, err := c.read()
 	if err != nil {
 		return err
 	}
-	remote, err := parseSpecs(o.remote, proxy.ParseRemote)
+	specs, err := forwardsOf(s)
 	if err != nil {
 		return err
 	}
-	n, err := o.node(stdin, stderr)
+	f := newForeground(c, s, std)
+	n, err := newNode(s, std.in, f.people)
 	if err != nil {
 		return err
 	}
-	return runNode(ctx, n, stderr, local, remote)
+	for _, w := range s.Warnings {
+		fmt.Fprintln(f.people, "tsnode: warning:", w)
+	}
+	n.Logger = f.log
+	f.node = n
+	return f.run(ctx, specs)
 }
 
-func parseSpecs(texts []string, parse func(string) (proxy.Spec, error)) (specs []proxy.Spec, err error) {
-	for _, t := range texts {
-		s, err := parse(t)
-		if err != nil {
-			return nil, &usageError{err}
-		}
-		specs = append(specs, s)
+// newForeground returns a node in the foreground, still without the node.
+func newForeground(c *configuration, s *settings.Settings, std stdio) *foreground {
+	f := &foreground{config: c, std: std, console: newConsole(std.err), ring: new(logRing), level: new(slog.LevelVar)}
+	f.settings = actor.NewCell(s)
+	f.level.Set(logLevel(s.Verbose))
+	f.log = slog.New(newHandler(io.MultiWriter(f.console, f.ring), s.LogFormat, f.level))
+	f.people = io.MultiWriter(f.console, f.ring)
+	if s.LogFormat == "json" {
+		f.people = lineLog{f.log}
+		f.console.terminal = false
 	}
-	return specs, nil
+	return f
 }
 
-// runNode starts n and its forwards, reports what happens to stderr, and closes
-// n when ctx ends or the node does.
-func runNode(ctx context.Context, n *node.Node, stderr io.Writer, local, remote []proxy.Spec) error {
-	if err := n.Start(); err != nil {
-		return err
-	}
-	err := actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		forwards, err := openForwards(n, local, remote)
-		if err != nil {
-			return err
-		}
-		for _, f := range forwards {
-			fmt.Fprintf(stderr, "tsnode: forwarding %v to %s\n", f.Addr(), f.Target())
-			g.Go(f.Serve)
-		}
-		return report(ctx, n, stderr)
-	})
-	closeErr := n.Close()
-	if ctx.Err() != nil {
-		return closeErr // asked to stop
-	}
-	return errors.Join(err, closeErr)
-}
-
-// report prints the node's events until it stops or ctx ends.
-func report(ctx context.Context, n *node.Node, w io.Writer) error {
-	for e := range n.Events(ctx) {
-		switch e := e.(type) {
-		case node.NeedsLogin:
-			printLogin(w, e.URL)
-		case node.NeedsApproval:
-			fmt.Fprintln(w, "tsnode: waiting for an administrator of the tailnet to approve this node")
-		case node.Running:
-			ip4, ip6 := n.TailscaleIPs()
-			fmt.Fprintf(w, "tsnode: running as %s, %v %v\n", n.Status().Self.Name, ip4, ip6)
-		case node.KeyExpiring:
-			fmt.Fprintf(w, "tsnode: the node key expires at %v: log in again before that\n", e.At)
-		case node.KeyExpired:
-			fmt.Fprintln(w, "tsnode: the node key has expired")
-		case node.KeyExtended:
-			fmt.Fprintln(w, "tsnode: the node key has been extended")
-		case node.KeyRenewed:
-			fmt.Fprintln(w, "tsnode: the node key has been renewed")
-		case node.TailnetLocked:
-			printLock(w, e)
-		case node.Rejoined:
-			fmt.Fprintln(w, "tsnode: joined as a new node: the tailnet had removed the old one")
-		case node.ControlProblem:
-			fmt.Fprintln(w, "tsnode:", e.Err)
-			if hint := hintFor(e.Err); hint != "" {
-				fmt.Fprintln(w, hint)
-			}
-		case node.Stopped:
-			return e.Err
-		}
-	}
-	return ctx.Err()
-}
-
-// hinted adds to the errors of dial what to do about them: they end up in the
-// log of a forward.
-func hinted(dial proxy.Dial) proxy.Dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := dial(ctx, network, address)
-		if hint := hintFor(err); hint != "" {
-			err = fmt.Errorf("%w. %s", err, hint)
-		}
-		return c, err
-	}
-}
-
-// openForwards opens all listeners or none.
-func openForwards(n *node.Node, local, remote []proxy.Spec) (forwards []*proxy.Forward, err error) {
-	var opened []net.Listener
-	defer func() {
-		if err != nil {
-			for _, ln := range opened {
-				ln.Close()
-			}
-		}
-	}()
-	var host net.Dialer
-	for _, s := range local {
-		ln, err := net.Listen("tcp", s.Listen)
-		if err != nil {
-			return nil, fmt.Errorf("-L %v: %w", s, err)
-		}
-		opened = append(opened, ln)
-		forwards = append(forwards, proxy.NewForward(ln, hinted(n.Dial), s.Target, n.Logger))
-	}
-	for _, s := range remote {
-		ln, err := n.Listen("tcp", s.Listen)
-		if err != nil {
-			return nil, fmt.Errorf("-R %v: %w", s, err)
-		}
-		opened = append(opened, ln)
-		forwards = append(forwards, proxy.NewForward(ln, host.DialContext, s.Target, n.Logger))
-	}
-	return forwards, nil
+// exitsAlone reports whether nobody watches, who would start the process again
+// faster than is good for the control server.
+func (f *foreground) exitsAlone() bool {
+	file, ok := f.std.err.(*os.File)
+	return !ok || !isTerminal(file)
 }
 
 // printLock tells how it stands with tailnet lock, which is on.

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+)
+
+// A console is where a node in the foreground writes lines for people and its log.
+// On a terminal it keeps one more line below them, which says what the node waits
+// for.
+type console struct {
+	out      io.Writer
+	terminal bool
+
+	mu      sync.Mutex
+	waiting string // the line below; empty: none
+}
+
+// newConsole returns a console that writes to w.
+func newConsole(w io.Writer) *console {
+	f, ok := w.(*os.File)
+	return &console{out: w, terminal: ok && isTerminal(f)}
+}
+
+// eraseLine returns to the begin of a terminal's line and erases it (ECMA-48, EL).
+const eraseLine = "\r\x1b[K"
+
+// Write writes whole lines above the line that says what the node waits for.
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting == "" {
+		return c.out.Write(p)
+	}
+	io.WriteString(c.out, eraseLine)
+	n, err := c.out.Write(p)
+	io.WriteString(c.out, c.waiting)
+	return n, err
+}
+
+// wait shows text below all lines, on a terminal; empty removes what was there.
+func (c *console) wait(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.terminal || text == c.waiting {
+		return
+	}
+	c.waiting = text
+	io.WriteString(c.out, eraseLine+text)
+}
+
+// A lineLog writes the lines for people into a log, for machines that read all of
+// standard error.
+type lineLog struct{ log *slog.Logger }
+
+// Write makes one record of p.
+func (l lineLog) Write(p []byte) (int, error) {
+	if text := strings.Join(strings.Fields(string(p)), " "); text != "" {
+		l.log.Info(strings.TrimPrefix(text, "tsnode: "))
+	}
+	return len(p), nil
+}
+
+// newHandler returns the handler of a node's log, in the format of the settings.
+func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}

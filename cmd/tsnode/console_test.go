@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed94491740/tsnode/node"
+)
+
+// The line that says what the node waits for stays below all others on a terminal,
+// and is nowhere else.
+func TestConsole(t *testing.T) {
+	for _, test := range []struct {
+		terminal bool
+		want     string
+	}{
+		{true, eraseLine + "waiting" + eraseLine + "one\nwaiting" + eraseLine + "two\n"},
+		{false, "one\ntwo\n"},
+	} {
+		var out bytes.Buffer
+		c := &console{out: &out, terminal: test.terminal}
+		c.wait("waiting")
+		c.wait("waiting")
+		fmt.Fprintln(c, "one")
+		c.wait("")
+		fmt.Fprintln(c, "two")
+		if out.String() != test.want {
+			t.Errorf("got %q, want %q", &out, test.want)
+		}
+	}
+}
+
+// The progress line says what a start waits for, once that takes longer than usual,
+// and is gone when the node can be reached.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var said []string
+		p := &progress{
+			tell: func(text string) { said = append(said, text) },
+			status: func() *node.Status {
+				switch after := time.Since(began); {
+				case after < time.Second:
+					return &node.Status{State: node.StateStarting}
+				case after < 2*time.Second:
+					return &node.Status{State: node.StateNeedsApproval}
+				}
+				return &node.Status{State: node.StateRunning, Relayed: time.Since(began) > 3*time.Second}
+			},
+		}
+		if err := p.Serve(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if time.Since(began) > 4*time.Second || len(said) == 0 || said[len(said)-1] != "" {
+			t.Fatalf("after %v: %q", time.Since(began), said)
+		}
+		if said[0] != "tsnode: waiting for the control server (0s)" || strings.Count(strings.Join(said, "\n"), "approval") == 0 {
+			t.Errorf("%q", said)
+		}
+	})
+}
+
+func TestWaitsFor(t *testing.T) {
+	for _, test := range []struct {
+		status node.Status
+		want   string
+	}{
+		{node.Status{State: node.StateStarting}, "the control server"},
+		{node.Status{State: node.StateStarting, ControlError: "x"}, "the control server, which does not answer"},
+		{node.Status{State: node.StateNeedsLogin, ControlError: "x"}, "a login in the browser"},
+		{node.Status{State: node.StateNeedsApproval}, "the approval of an administrator"},
+		{node.Status{State: node.StateRunning}, "a relay"},
+		{node.Status{State: node.StateRunning, Relayed: true}, ""},
+	} {
+		if got := waitsFor(&test.status); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.status, got, test.want)
+		}
+	}
+}
+
+// The ring keeps the last lines, in order, and cuts long ones.
+func TestLogRing(t *testing.T) {
+	var r logRing
+	for i := range maxRingLines + 3 {
+		fmt.Fprintf(&r, "line %d\n", i)
+	}
+	last := r.last()
+	if len(last) != maxRingLines || last[0] != "line 3\n" || last[maxRingLines-1] != fmt.Sprintf("line %d\n", maxRingLines+2) {
+		t.Errorf("%d lines from %q to %q", len(last), last[0], last[len(last)-1])
+	}
+	fmt.Fprint(&r, strings.Repeat("x", 2*maxRingLine))
+	if last := r.last(); len(last[maxRingLines-1]) != maxRingLine {
+		t.Errorf("a line of %d bytes", len(last[maxRingLines-1]))
+	}
+}
+
+func TestWatchdogPeriod(t *testing.T) {
+	for _, test := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{{"30000000", "", 15 * time.Second}, {"30000000", "1", 0}, {"", "", 0}, {"-5", "", 0}, {"x", "", 0}} {
+		if got := watchdogPeriod(test.usec, test.pid); got != test.want {
+			t.Errorf("%q %q: %v, want %v", test.usec, test.pid, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/settings"
+	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/proxy"
+)
+
+// authPause is how long a process that nobody watches goes on after its auth key
+// was refused: what starts it again would ask the control server the same all the
+// time (SVC-156).
+const authPause = 5 * time.Second
+
+// A foreground is a node in the foreground, and what belongs to it: forwards,
+// socket, endpoints, and how it tells of itself.
+type foreground struct {
+	config   *configuration
+	settings *actor.Cell[*settings.Settings] // in force; only the reloader replaces them
+	std      stdio
+
+	node     *node.Node
+	forwards atomic.Pointer[proxy.Set] // nil until they are opened
+	notify   notifier
+	stop     context.CancelFunc // ends all as a signal does
+
+	console *console
+	people  io.Writer // takes lines for people
+	log     *slog.Logger
+	level   *slog.LevelVar
+	ring    *logRing
+}
+
+// errStdioEnded ends the process once the connection of -W has.
+var errStdioEnded = errors.New("the connection of standard input and output has ended")
+
+// run starts the node and all that belongs to it, and ends them when ctx ends, or
+// the node does by itself.
+func (f *foreground) run(ctx context.Context, specs []proxy.Spec) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // from now on: one that comes early must not end the process
+	defer signal.Stop(hup)
+	ctx, f.stop = context.WithCancel(ctx)
+	defer f.stop()
+	f.notify = dialNotifier(ctx, host.OS{})
+	defer f.notify.close()
+	if err := f.node.Start(); err != nil {
+		return err
+	}
+	err := actor.Run(context.WithoutCancel(ctx), func(serving context.Context, g *actor.Group) error {
+		if err := f.start(serving, g, specs); err != nil {
+			return err
+		}
+		r := &reloader{foreground: f, hup: hup}
+		g.Go(r.Serve)
+		return f.follow(ctx, serving)
+	})
+	if errors.Is(err, errStdioEnded) {
+		err = nil
+	}
+	return f.end(ctx, err)
+}
+
+// end closes the node, and returns why all has ended.
+func (f *foreground) end(ctx context.Context, err error) error {
+	closeErr := f.node.Close()
+	if ctx.Err() != nil {
+		return closeErr // asked to stop
+	}
+	if errors.Is(err, node.ErrBadAuthKey) && f.exitsAlone() {
+		f.log.Debug("waiting before the end, for what may start this process again", "for", authPause)
+		actor.Sleep(ctx, authPause)
+	}
+	return errors.Join(err, closeErr)
+}
+
+// start opens what the settings name and has it run in g.
+func (f *foreground) start(serving context.Context, g *actor.Group, specs []proxy.Spec) error {
+	s := f.settings.Get()
+	if err := f.serveEndpoints(serving, g, s); err != nil {
+		return err
+	}
+	if err := f.serveSocket(g, s); err != nil {
+		return err
+	}
+	if err := f.startForwards(serving, g, specs); err != nil {
+		return err
+	}
+	g.Go((&progress{status: f.node.Status, tell: f.console.wait}).Serve)
+	if s.Stdio != "" {
+		g.Go(f.serveStdio)
+	}
+	if s.Timeout > 0 {
+		g.Go(f.limitStart)
+	}
+	if period := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")); period > 0 {
+		g.Go(func(ctx context.Context) error {
+			return f.notify.watchdog(ctx, period, func() { f.node.Status() })
+		})
+	}
+	return nil
+}
+
+// startForwards opens forwards and proxies, and tells where they listen.
+func (f *foreground) startForwards(serving context.Context, g *actor.Group, specs []proxy.Spec) error {
+	s := f.settings.Get()
+	c, err := f.proxyConfig(s)
+	if err != nil {
+		return err
+	}
+	set := proxy.NewSet(c)
+	f.forwards.Store(set)
+	g.Go(set.Serve)
+	err = set.Apply(serving, specs)
+	if err != nil && (s.ExitOnForwardFailure || s.Stdio != "") {
+		return err
+	}
+	f.tellForwards(set.Status())
+	return nil
+}
+
+// serveStdio joins standard input and output with a connection, and ends all with
+// that.
+func (f *foreground) serveStdio(ctx context.Context) error {
+	if _, err := f.node.Up(ctx); err != nil {
+		return err
+	}
+	t := tailnet{f.node}
+	if err := proxy.Stdio(ctx, t.Dial, f.settings.Get().Stdio, f.std.in, f.std.out); err != nil {
+		return err
+	}
+	return errStdioEnded
+}
+
+// maxTold is how many forwards are printed one by one.
+const maxTold = 8
+
+// tellForwards prints where forwards listen.
+func (f *foreground) tellForwards(all []proxy.Status) {
+	for i, s := range all {
+		if s.Listen == "" {
+			continue // the set has logged why
+		}
+		if i == maxTold {
+			fmt.Fprintf(f.people, "tsnode: and %d more forwards\n", len(all)-maxTold)
+			return
+		}
+		if s.Target == "" {
+			fmt.Fprintf(f.people, "tsnode: proxy on %s\n", s.Listen)
+			continue
+		}
+		fmt.Fprintf(f.people, "tsnode: forwarding %s to %s\n", s.Listen, s.Target)
+	}
+}
+
+// limitStart ends all when the node is not on its tailnet in time.
+func (f *foreground) limitStart(ctx context.Context) error {
+	limit := f.settings.Get().Timeout
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if _, err := f.node.Up(ctx); err != nil {
+		return fmt.Errorf("not on the tailnet within %v: %w", limit, err)
+	}
+	return nil
+}
+
+// follow tells of the node until it ends by itself, or serving does because
+// something has failed; when ctx ends, it lets connections end first.
+func (f *foreground) follow(ctx, serving context.Context) error {
+	asked, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(serving, cancel)()
+	err := f.report(asked)
+	if ctx.Err() != nil && serving.Err() == nil {
+		f.drain(serving)
+	}
+	return err
+}
+
+// report prints the node's events until it stops, is logged out, or ctx ends.
+func (f *foreground) report(ctx context.Context) error {
+	ran := false
+	for e := range f.node.Events(ctx) {
+		if s, ok := e.(node.Stopped); ok {
+			return s.Err
+		}
+		printEvent(f.people, f.node, e)
+		switch e.(type) {
+		case node.Running:
+			ran = true
+			f.notify.tell(notifyReady)
+		case node.NeedsLogin:
+			if ran && f.node.Status().State == node.StateNeedsLogin && !f.settings.Get().WaitForLogin {
+				return errLoggedOut
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// errLoggedOut ends the process of a node that has run and does no longer
+// (SVC-158).
+var errLoggedOut = errors.New("the node is logged out, or its key has expired: log in again, by a start without --auth-key or with a fresh one; --wait-for-login has the process wait instead")
+
+// drain listens no more, and lets connections end by themselves for as long as the
+// settings say (SVC-175).
+func (f *foreground) drain(serving context.Context) {
+	f.notify.tell(notifyStopping)
+	limit := f.settings.Get().Drain
+	ctx, cancel := context.WithTimeout(serving, limit)
+	defer cancel()
+	set := f.forwards.Load()
+	if set == nil {
+		return
+	}
+	if err := set.Drain(ctx); err != nil {
+		fmt.Fprintf(f.people, "tsnode: connections that were still open after %v are closed\n", limit)
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/seed94491740/tsnode/node"
+)
+
+// printEvent prints an event that a person may act on.
+func printEvent(w io.Writer, n *node.Node, e node.Event) {
+	switch e := e.(type) {
+	case node.NeedsLogin:
+		printLogin(w, e.URL)
+	case node.Running:
+		ip4, ip6 := n.TailscaleIPs()
+		fmt.Fprintf(w, "tsnode: running as %s, %v %v\n", n.Status().Self.Name, ip4, ip6)
+	case node.ControlProblem:
+		printProblem(w, e.Err)
+	default:
+		if text := eventText(e); text != "" {
+			fmt.Fprintln(w, "tsnode:", text)
+		}
+	}
+}
+
+// eventText is what there is to say about an event that needs no more than that.
+func eventText(e node.Event) string {
+	switch e := e.(type) {
+	case node.NeedsApproval:
+		return "waiting for an administrator of the tailnet to approve this node"
+	case node.KeyExpiring:
+		return fmt.Sprintf("the node key expires at %v: log in again before that", e.At)
+	case node.KeyExpired:
+		return "the node key has expired"
+	case node.KeyExtended:
+		return "the node key has been extended"
+	case node.KeyRenewed:
+		return "the node key has been renewed"
+	case node.TailnetLocked:
+		return "tailnet lock is on, which this version cannot verify: it talks to no peer"
+	case node.Rejoined:
+		return "joined as a new node: the tailnet had removed the old one"
+	}
+	return ""
+}
+
+// printProblem prints an error and what to do about it.
+func printProblem(w io.Writer, err error) {
+	text := fmt.Sprintf("tsnode: %v\n", err)
+	if hint := hintFor(err); hint != "" {
+		text += hint + "\n"
+	}
+	io.WriteString(w, text)
+}

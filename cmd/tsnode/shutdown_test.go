@@ -1,0 +1,145 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed94491740/tsnode/devnet"
+)
+
+// SIGTERM ends listening, lets open connections go on, then logs an ephemeral node
+// out; the exit code is 0 (SVC-175, SVC-176).
+func TestShutdownDrains(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "1m")...)
+	addr := p.find(`forwarding (\S+) to web:7`)
+	p.find("running as laptop")
+	c := dialEcho(t, addr)
+	c.works()
+	p.Process.Signal(syscall.SIGTERM)
+	awaitRefused(t, addr)
+	c.works()
+	c.Close()
+	if code, rest := p.exit(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+	awaitGone(t, tailnet, "laptop")
+}
+
+// Connections that do not end are closed once --drain is over, and the process ends
+// all the same.
+func TestShutdownEndsDraining(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "100ms")...)
+	addr := p.find(`forwarding (\S+) to web:7`)
+	p.find("running as laptop")
+	c := dialEcho(t, addr)
+	c.works()
+	p.Process.Signal(os.Interrupt)
+	c.ends()
+	code, rest := p.exit()
+	if code != 0 || !strings.Contains(strings.Join(rest, "\n"), "still open after 100ms are closed") {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+}
+
+// A second signal ends the process at once, with 1.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "1h")...)
+	addr := p.find(`forwarding (\S+) to web:7`)
+	p.find("running as laptop")
+	c := dialEcho(t, addr)
+	c.works()
+	p.Process.Signal(syscall.SIGTERM)
+	awaitRefused(t, addr)
+	p.Process.Signal(syscall.SIGTERM)
+	if code, _ := p.exit(); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// SIGHUP reads the configuration again: forwards that did not change keep their
+// connections, others come and go, preferences change, and what needs a restart is
+// named. A bad file changes nothing.
+func TestReload(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	kept, gone, new := freePort(t), freePort(t), freePort(t)
+	config := writeFile(t, "tsnode.hujson", `{"hostname": "laptop", "local": ["`+kept+`:web:7", "`+gone+`:web:7"]}`)
+	p := startProcess(t, withKey(tailnet), "run", "--config", config, "--login-server", tailnet.URL())
+	p.find("running as laptop")
+	stays, ends := dialEcho(t, "127.0.0.1:"+kept), dialEcho(t, "127.0.0.1:"+gone)
+	stays.works()
+	ends.works()
+
+	writeFile(t, config, `{"hostname": "laptop", "local": ["`+kept+`:web:7", "`+new+`:web:7"], "shields-up": true, "port": 7}`)
+	p.Process.Signal(syscall.SIGHUP)
+	p.find("was read again, changed: shields-up, local")
+	p.find("need a restart: port")
+	ends.ends()
+	stays.works()
+	dialEcho(t, "127.0.0.1:"+new).works()
+	awaitRefused(t, "127.0.0.1:"+gone)
+
+	writeFile(t, config, `{"hostnam": "laptop"}`)
+	p.Process.Signal(syscall.SIGHUP)
+	p.find(`all stays as it was: .*tsnode.hujson:1:2: unknown key "hostnam": did you mean "hostname"`)
+	stays.works()
+}
+
+// freePort returns a TCP port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
+// systemd hears when the node is on its tailnet, that it still turns, and that it
+// ends (sd_notify(3)).
+func TestNotify(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	socket := filepath.Join(t.TempDir(), "notify")
+	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	heard.SetDeadline(time.Now().Add(patience))
+	await := func(want string) {
+		t.Helper()
+		for b := make([]byte, 128); ; {
+			n, err := heard.Read(b)
+			if err != nil {
+				t.Fatalf("waiting for %s: %v", want, err)
+			}
+			if string(b[:n]) == want {
+				return
+			}
+		}
+	}
+	environ := append(withKey(tailnet), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=100000")
+	p := startProcess(t, environ, joins(tailnet, "service")...)
+	await(notifyReady)
+	await(notifyWatchdog)
+	p.Process.Signal(syscall.SIGTERM)
+	await(notifyStopping)
+	if code, rest := p.exit(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/settings"
+	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/proxy"
+)
+
+// A tailnet is a node as forwards and proxies see it.
+type tailnet struct{ *node.Node }
+
+// Dial connects on the tailnet.
+func (t tailnet) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := t.Node.Dial(ctx, network, address)
+	return c, hintedError(err)
+}
+
+// proxyConfig returns what forwards and proxies work with.
+func (f *foreground) proxyConfig(s *settings.Settings) (proxy.Config, error) {
+	proxies, err := f.proxies(s)
+	if err != nil {
+		return proxy.Config{}, err
+	}
+	return proxy.Config{
+		Tailnet: tailnet{f.node}, Host: host.OS{}, WhoIs: f.whoIs, Proxies: proxies, Logger: f.log,
+	}, nil
+}
+
+// proxies returns what the clients of proxies may do.
+func (f *foreground) proxies(s *settings.Settings) (p proxy.Proxies, err error) {
+	mode := node.DialTailnetElseHost
+	if s.ProxyTailnetOnly {
+		mode = node.DialTailnet
+	}
+	p = proxy.Proxies{AllowLoopback: s.ProxyAllowLoopback, AllowOpen: s.ProxyOpen}
+	p.Dial = func(ctx context.Context, exit, network, address string) (net.Conn, error) {
+		mode := mode
+		if exit != "" {
+			if using := f.node.Preferences().ExitNode; using != exit {
+				return nil, fmt.Errorf("%w: the client asks for %q, and the node uses %q: 'tsnode set --exit-node' changes that", node.ErrNoExitNode, exit, using)
+			}
+			mode = node.DialViaExitNode
+		}
+		c, err := f.node.DialBy(ctx, mode, network, address)
+		return c, hintedError(err)
+	}
+	for _, text := range s.ProxyAllow {
+		d, err := proxy.ParseDestination(text)
+		if err != nil {
+			return p, &usageError{err}
+		}
+		p.Allow = append(p.Allow, d)
+	}
+	p.Passwords, err = passwords(s.ProxyAuth)
+	return p, err
+}
+
+// passwords reads what --proxy-auth names: user:password, a line of a file for each
+// user, or the one that stands there itself.
+func passwords(value string) (map[string]string, error) {
+	if value == "" {
+		return nil, nil
+	}
+	text, err := readSecret("--proxy-auth", value)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		user, password, ok := strings.Cut(line, ":")
+		if !ok || user == "" || password == "" {
+			return nil, &usageError{errors.New("--proxy-auth: want user:password, or file:PATH with one on each line")}
+		}
+		all[user] = password
+	}
+	return all, nil
+}
+
+// whoIs tells who has opened a connection from the tailnet.
+func (f *foreground) whoIs(c net.Conn) (id proxy.Identity, err error) {
+	who, err := f.node.WhoIsConn(c)
+	if err != nil {
+		return id, err
+	}
+	id = proxy.Identity{Login: who.UserProfile.LoginName, Name: who.UserProfile.DisplayName, ProfilePic: who.UserProfile.ProfilePicURL}
+	id.Tagged = len(who.Node.Tags) > 0
+	return id, nil
+}
