@@ -1,11 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
+	"net/url"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -15,112 +17,126 @@ import (
 func newDebug() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug",
-		Short: "Look into what a node decides",
+		Short: "Look for faults of the running node",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newDebugFilter())
+	cmd.AddCommand(newDebugFilter(),
+		newDebugShow("derp-map", "Print the relays of the tailnet", http.MethodGet, "derpmap"),
+		newDebugShow("netmap", "Print the network map", http.MethodPost, "debug?action=current-netmap"),
+		newDebugShow("goroutines", "Print what all goroutines do", http.MethodGet, "goroutines"),
+	)
 	return cmd
 }
 
-// debugFilterOptions are the flags of tsnode debug filter.
-type debugFilterOptions struct {
-	nodeFlags
-	json bool
+// newDebugShow returns a command that prints what an endpoint answers.
+func newDebugShow(name, short, method, endpoint string) *cobra.Command {
+	var o socketFlags
+	cmd := &cobra.Command{
+		Use: name + " [flags]", Short: short, Long: short + ".\n\n" + asksRunning,
+		Example: "  tsnode debug " + name,
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			got, err := c.Stream(cmd.Context(), method, endpoint, nil)
+			if err != nil {
+				return err
+			}
+			defer got.Close()
+			_, err = io.Copy(cmd.OutOrStdout(), got)
+			return err
+		},
+	}
+	o.add(cmd, false)
+	return cmd
+}
+
+// filterOptions are the flags of tsnode debug filter.
+type filterOptions struct {
+	socketFlags
+	out   bool
+	proto string
 }
 
 func newDebugFilter() *cobra.Command {
-	var o debugFilterOptions
+	var o filterOptions
 	cmd := &cobra.Command{
-		Use:   "filter [flags] PROTOCOL SOURCE DESTINATION",
-		Short: "Say whether a connection may begin, and why",
-		Long: `Say what a node would do with the first packet of a connection, and which rule of
-the tailnet's policy, or what else, decides that.
+		Use:   "filter [flags] SRC DST",
+		Short: "Say what the running node would do with a packet, and why",
+		Long: `Say what the running node would do with the first packet of a flow from a peer, or
+with --out to one, by the routes and the policy in force; and why. SRC and DST are
+addresses with ports, of protocols that have them.
 
-PROTOCOL is tcp, udp, sctp, icmp or the number of an IP protocol. SOURCE and
-DESTINATION are each a node's name, an IP address, or "self" for this node, and
-behind a colon the port where the protocol has ports: web:80, [fd7a:115c:a1e0::1]:80.
-The source's port may be left out. What comes from this node is judged as it leaves,
-all else as it arrives; the node at the other end judges by its own rules.
+` + asksRunning,
+		Example: `  # may that node connect to our port 22?
+  tsnode debug filter 100.64.0.7:50000 100.64.0.1:22
 
-The command fails if the packet is dropped.
-
-` + joinsAsOwn + `
---advertise-tags, --advertise-routes and --shields-up make it like the node in
-question.`,
-		Example: `  # may the node "laptop" reach port 22 of nodes with tag:web?
-  TS_AUTHKEY=… tsnode debug filter --advertise-tags tag:web tcp laptop self:22
-
-  # does a packet to 10.0.0.7 find a router? for a script
-  TS_AUTHKEY=… tsnode debug filter --accept-routes --json udp self 10.0.0.7:53`,
-		Args: usageArgs(cobra.ExactArgs(3)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := parseTuple(args)
-			if err != nil {
-				return &usageError{err}
-			}
-			return o.once(cmd, func(_ context.Context, n *node.Node) error {
-				return o.explain(n, cmd.OutOrStdout(), t)
-			})
-		},
+  tsnode debug filter --proto icmp 100.64.0.7 100.64.0.1`,
+		Args: usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
-	f := cmd.Flags()
-	o.nodeFlags.add(f)
-	o.routes.add(f)
-	f.BoolVar(&o.ephemeral, "ephemeral", true, "let the tailnet forget the node when it ends")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	o.add(cmd, true)
+	cmd.Flags().BoolVar(&o.out, "out", false, "a packet that this node sends")
+	cmd.Flags().StringVar(&o.proto, "proto", "tcp", "tcp, udp, icmp, icmpv6, sctp or a number")
 	return cmd
 }
 
-// errDropped says that a packet would not pass.
-var errDropped = errors.New("the packet would be dropped")
-
-// explain asks the node about a packet, and prints the verdict.
-func (o *debugFilterOptions) explain(n *node.Node, w io.Writer, t tuple) error {
-	q, err := t.query(n)
+func (o *filterOptions) run(cmd *cobra.Command, args []string) error {
+	if _, err := protocolOf(o.proto); err != nil {
+		return &usageError{err}
+	}
+	q := url.Values{"proto": {o.proto}, "inbound": {strconv.FormatBool(!o.out)}}
+	for i, name := range []string{"src", "dst"} {
+		a, err := endOf(args[i])
+		if err != nil {
+			return &usageError{err}
+		}
+		q.Set(name, a.String())
+	}
+	c, err := o.client()
 	if err != nil {
 		return err
 	}
-	v, err := n.ExplainPacket(q)
-	if err != nil {
+	v := new(node.PacketVerdict)
+	if err := c.Call(cmd.Context(), http.MethodGet, "tsnode/"+endpointExplain+"?"+q.Encode(), nil, v); err != nil {
 		return err
 	}
 	if o.json {
-		err = printJSON(w, packetLine{q, v})
-	} else {
-		err = printVerdict(w, &q, v)
-	}
-	if err == nil && !v.Passes {
-		err = errDropped
-	}
-	return err
-}
-
-// A packetLine is what --json prints of a packet.
-type packetLine struct {
-	node.PacketQuery
-	*node.PacketVerdict
-}
-
-func printVerdict(w io.Writer, q *node.PacketQuery, v *node.PacketVerdict) error {
-	way, end := "out", "to"
-	if q.Inbound {
-		way, end = "in", "from"
-	}
-	if _, err := fmt.Fprintf(w, "%s %s > %s, %s", protocolName(q.Protocol), endText(q.Src), endText(q.Dst), way); err != nil {
-		return err
+		return printJSON(cmd.OutOrStdout(), v)
 	}
 	if v.Peer != "" {
-		fmt.Fprintf(w, " %s %s", end, v.Peer)
+		fmt.Fprintln(cmd.OutOrStdout(), "peer:", v.Peer)
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", v.Why)
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), v.Why)
 	return err
 }
 
-// endText writes an address, and the port if there is one.
-func endText(a netip.AddrPort) string {
-	if a.Port() == 0 {
-		return a.Addr().String()
+// endOf reads an address with or without a port.
+func endOf(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, 0), nil
 	}
-	return a.String()
+	a, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return a, fmt.Errorf("%q: want an IP address, with or without a port", text)
+	}
+	return a, nil
+}
+
+// protocols are those of IP that have a name here.
+var protocols = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+
+// protocolOf reads the name or number of a protocol.
+func protocolOf(text string) (uint8, error) {
+	if p, ok := protocols[text]; ok {
+		return p, nil
+	}
+	p, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		return 0, errors.New("protocol: want tcp, udp, icmp, icmpv6, sctp or a number to 255")
+	}
+	return uint8(p), nil
 }

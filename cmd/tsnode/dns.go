@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -13,14 +14,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed94491740/tsnode/dns"
+	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 )
 
 // dnsOptions are the flags of tsnode dns query and tsnode dns status.
 type dnsOptions struct {
-	nodeFlags
+	socketFlags
 	timeout time.Duration
-	json    bool
 }
 
 func newDNS() *cobra.Command {
@@ -46,27 +47,27 @@ NAME is a full name, or the first label of a node's name. TYPE is A unless given
 with PTR the name may be an IP address. The command fails if the answer is a
 failure, such as NXDOMAIN.
 
-` + joinsAsOwn,
+` + asksRunning,
 		Example: `  # what does the tailnet say about "web"?
-  TS_AUTHKEY=… tsnode dns query web
+  tsnode dns query web
 
   # who has this address?
-  TS_AUTHKEY=… tsnode dns query 100.64.0.7 PTR
+  tsnode dns query 100.64.0.7 PTR
 
   # does split DNS work? for a script
-  TS_AUTHKEY=… tsnode dns query wiki.corp.example AAAA --json`,
+  tsnode dns query wiki.corp.example AAAA --json`,
 		Args: usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = append(args, "A")
 			if _, err := dns.ParseType(args[1]); err != nil {
 				return &usageError{err}
 			}
-			return o.run(cmd, func(ctx context.Context, n *node.Node) error {
-				return o.query(ctx, n, cmd.OutOrStdout(), args)
+			return o.run(cmd, func(ctx context.Context, c *localapi.Client) error {
+				return o.query(ctx, c, cmd.OutOrStdout(), args)
 			})
 		},
 	}
-	o.add(cmd)
+	o.flags(cmd)
 	return cmd
 }
 
@@ -78,53 +79,57 @@ func newDNSStatus() *cobra.Command {
 		Long: `Show how the node resolves names: the tailnet's suffix and search domains, what
 the node answers by itself, and which servers it asks for the rest.
 
-` + joinsAsOwn,
-		Example: `  TS_AUTHKEY=… tsnode dns status
-  TS_AUTHKEY=… tsnode dns status --json`,
+` + asksRunning,
+		Example: `  tsnode dns status
+  tsnode dns status --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd, func(_ context.Context, n *node.Node) error { return o.status(n, cmd.OutOrStdout()) })
+			return o.run(cmd, func(ctx context.Context, c *localapi.Client) error { return o.status(ctx, c, cmd.OutOrStdout()) })
 		},
 	}
-	o.add(cmd)
+	o.flags(cmd)
 	return cmd
 }
 
-// add defines the flags of both.
-func (o *dnsOptions) add(cmd *cobra.Command) {
-	f := cmd.Flags()
-	o.nodeFlags.add(f)
-	f.BoolVar(&o.ephemeral, "ephemeral", true, "let the tailnet forget the node when it ends")
-	f.DurationVar(&o.timeout, "timeout", 15*time.Second, "how long to wait for the answer")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+// flags defines the flags of both.
+func (o *dnsOptions) flags(cmd *cobra.Command) {
+	o.add(cmd, true)
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 15*time.Second, "how long to wait for the answer")
 }
 
-// run starts a node, lets f use it once it runs, and closes it.
-func (o *dnsOptions) run(cmd *cobra.Command, f func(context.Context, *node.Node) error) error {
+// run lets f ask the running node.
+func (o *dnsOptions) run(cmd *cobra.Command, f func(context.Context, *localapi.Client) error) error {
 	if o.timeout <= 0 {
 		return &usageError{fmt.Errorf("--timeout %v: want a duration such as 5s", o.timeout)}
 	}
-	return o.once(cmd, f)
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+	defer cancel()
+	return f(ctx, c)
 }
 
-// A dnsAnswer is what --json prints of an answer.
+// A dnsAnswer is what the node tells of an answer, and --json prints.
 type dnsAnswer struct {
-	*dns.Answer
+	dns.Answer
 	TookSeconds float64
 }
 
 // query asks and prints; args are a name and a type.
-func (o *dnsOptions) query(ctx context.Context, n *node.Node, w io.Writer, args []string) error {
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
-	a, err := n.QueryDNS(ctx, args[0], args[1])
+func (o *dnsOptions) query(ctx context.Context, c *localapi.Client, w io.Writer, args []string) error {
+	var a dnsAnswer
+	began := time.Now()
+	err := c.QueryDNS(ctx, args[0], args[1], &a)
 	if err != nil {
 		return err
 	}
-	if o.json {
-		err = printJSON(w, dnsAnswer{a, a.Took.Seconds()})
+	a.Took = time.Since(began)
+	if a.TookSeconds = a.Took.Seconds(); o.json {
+		err = printJSON(w, a)
 	} else {
-		err = printAnswer(w, a)
+		err = printAnswer(w, &a.Answer)
 	}
 	if err == nil && a.Code != "NOERROR" {
 		err = fmt.Errorf("%s %s: %s", a.Name, a.Type, a.Code)
@@ -159,8 +164,11 @@ func printAnswer(w io.Writer, a *dns.Answer) error {
 }
 
 // status prints how names resolve.
-func (o *dnsOptions) status(n *node.Node, w io.Writer) error {
-	s := n.DNSStatus()
+func (o *dnsOptions) status(ctx context.Context, c *localapi.Client, w io.Writer) error {
+	var s node.DNSStatus
+	if err := c.Call(ctx, http.MethodGet, "tsnode/"+endpointDNSStatus, nil, &s); err != nil {
+		return err
+	}
 	if o.json {
 		return printJSON(w, s)
 	}

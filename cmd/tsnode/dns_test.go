@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,11 +20,7 @@ func TestDNS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte(tailnet.AuthKey(devnet.KeyOptions{Reusable: true})), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	flags := []string{"--login-server", tailnet.URL(), "--auth-key", "file:" + key, "--hostname", "me"}
+	flags := []string{"--socket", runningNode(t, tailnet, "me")}
 	for _, tt := range []struct {
 		args, want string
 		fails      bool

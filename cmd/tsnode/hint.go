@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 	"github.com/seed94491740/tsnode/state"
 )
@@ -22,6 +23,8 @@ var hints = []struct {
 	{node.ErrNoAnswer, "Check that the peer runs and is online, and that the tailnet's policy permits the connection."},
 	{node.ErrRefused, "Check that something listens on that port of the peer."},
 	{node.ErrNoRoute, "No node of the tailnet owns that address."},
+	{errNoNode, "Start one with 'tsnode run --socket PATH', and name the socket with --socket or TS_SOCKET."},
+	{localapi.ErrNoServer, "Start one with 'tsnode run --socket PATH', or name another socket with --socket or TS_SOCKET."},
 	{state.ErrLocked, "Another process uses that state directory: stop it, or give this one another --state-dir."},
 }
 

@@ -79,7 +79,8 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newDebug(), newDemo(), newDevnet(), newDNS(), newNetcheck(), newPing(), newRelay(), newRun(), newVersion())
+	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
+		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newVersion(), newWhoIs())
 	return root
 }
 

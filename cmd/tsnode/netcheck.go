@@ -35,10 +35,12 @@ const (
 
 // netcheckOptions are the flags of tsnode netcheck.
 type netcheckOptions struct {
+	socketFlags
 	derpMap, loginServer string
 	every                time.Duration
 	port                 uint16
-	json, verbose        bool
+	serverNamed          bool // by a flag
+	verbose              bool
 }
 
 func newNetcheck() *cobra.Command {
@@ -51,22 +53,24 @@ addresses look from outside, how its NAT maps them, which port mapping protocols
 the router speaks, whether a captive portal is in the way, and how far each
 relay is.
 
-The relays are those of the control server's public DERP map, or of --derp-map:
-a file, a URL, or - for standard input. Nothing is sent anywhere else.`,
+The relays are those of the running node's tailnet, if one is asked by --socket or
+TS_SOCKET or is found; else those of the control server's public DERP map, or of
+--derp-map: a file, a URL, or - for standard input. Nothing is sent anywhere else.`,
 		Example: `  tsnode netcheck
   tsnode netcheck --login-server https://headscale.example.org --derp-map derp.json
   tsnode netcheck --every 10s --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.serverNamed = cmd.Flags().Changed("login-server")
 			return o.run(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.derpMap, "derp-map", "", "DERP map in JSON: a file, a URL, or - for standard input")
-	f.StringVar(&o.loginServer, "login-server", node.DefaultControlURL, "URL of the control server whose map is used")
+	f.StringVar(&o.loginServer, "login-server", node.DefaultControlURL, "URL of the control server whose map is used, when no node is asked")
 	f.DurationVar(&o.every, "every", 0, "report again in this interval until interrupted")
 	f.Uint16Var(&o.port, "port", 0, "UDP port to probe from (default: any)")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	o.add(cmd, true)
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log more")
 	return cmd
 }
@@ -139,6 +143,11 @@ func (o *netcheckOptions) report(ctx context.Context, c *netcheck.Standalone, dm
 // readMap returns the DERP map to probe.
 func (o *netcheckOptions) readMap(ctx context.Context, stdin io.Reader) (*netmap.DERPMap, error) {
 	from := o.derpMap
+	if from == "" && !o.serverNamed {
+		if c, err := o.client(); err == nil {
+			return c.DERPMap(ctx)
+		}
+	}
 	if from == "" {
 		from = strings.TrimRight(o.loginServer, "/") + derpMapPath
 	}

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 )
 
@@ -20,13 +21,12 @@ const pingInterval = time.Second
 
 // pingOptions are the flags of tsnode ping.
 type pingOptions struct {
-	nodeFlags
+	socketFlags
 	count       int
 	timeout     time.Duration
 	untilDirect bool
 	tsmp, icmp  bool
 	peerAPI     bool
-	json        bool
 }
 
 func newPing() *cobra.Command {
@@ -38,44 +38,40 @@ func newPing() *cobra.Command {
 
 The first pings of a peer travel through a relay; meanwhile the nodes look for a
 direct path. With --until-direct the command ends when there is one, and fails
-if there is none after all pings.
+if there is none after all pings. Pings inside the tunnel end with the first answer.
 
-The command joins the tailnet as an ephemeral node of its own for as long as it
-runs. The auth key comes from TS_AUTHKEY, file:PATH or standard input, as for
-tsnode run.`,
+` + asksRunning,
 		Example: `  # is there a direct path to the node "web"?
-  TS_AUTHKEY=… tsnode ping --until-direct web
+  tsnode ping web
 
   # five pings of its IP stack, for a script
-  TS_AUTHKEY=… tsnode ping --icmp --c 5 --json 100.64.0.7`,
+  tsnode ping --icmp --until-direct=false -c 5 --json 100.64.0.7`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.run(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0])
+			return o.run(cmd.Context(), cmd.OutOrStdout(), args[0])
 		},
 	}
 	f := cmd.Flags()
-	o.nodeFlags.add(f)
-	f.BoolVar(&o.ephemeral, "ephemeral", true, "let the tailnet forget the node when it ends")
+	o.add(cmd, true)
 	f.IntVarP(&o.count, "c", "c", 10, "how many pings; 0: until interrupted")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for each answer")
 	f.BoolVar(&o.untilDirect, "until-direct", true, "stop once a direct path answers; fail if none does")
 	f.BoolVar(&o.tsmp, "tsmp", false, "ping the node inside the tunnel, before its packet filter")
 	f.BoolVar(&o.icmp, "icmp", false, "ping the node's IP stack inside the tunnel")
 	f.BoolVar(&o.peerAPI, "peerapi", false, "ping the node's HTTP service for peers")
-	f.BoolVar(&o.json, "json", false, "print one JSON object for each ping")
 	return cmd
 }
 
-func (o *pingOptions) kind() node.PingKind {
+func (o *pingOptions) kind() string {
 	switch {
 	case o.tsmp:
-		return node.PingTSMP
+		return localapi.PingTSMP
 	case o.icmp:
-		return node.PingICMP
+		return localapi.PingICMP
 	case o.peerAPI:
-		return node.PingPeerAPI
+		return localapi.PingPeerAPI
 	}
-	return node.PingDisco
+	return localapi.PingDisco
 }
 
 // check refuses flags that make no sense.
@@ -91,28 +87,29 @@ func (o *pingOptions) check() error {
 	return nil
 }
 
-// run starts a node, pings with it, and closes it.
-func (o *pingOptions) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, host string) error {
+// run pings with the running node.
+func (o *pingOptions) run(ctx context.Context, stdout io.Writer, host string) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	n, err := o.node(stdin, stderr)
+	c, err := o.client()
 	if err != nil {
 		return err
 	}
-	if !o.verbose {
-		n.Logger = newQuietLogger(stderr)
-	}
-	if err := n.Start(); err != nil {
+	s, err := c.Status(ctx)
+	if err != nil {
 		return err
 	}
-	err = actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		g.Go(func(context.Context) error { return ended(report(ctx, n, stderr)) })
-		return o.pings(ctx, n, stdout, host)
-	})
-	return errors.Join(err, n.Close())
+	p, err := findNode(s, host)
+	switch {
+	case err != nil:
+		return err
+	case len(p.TailscaleIPs) == 0:
+		return fmt.Errorf("%s: the node has no address", host)
+	case p.ID == s.Self.ID:
+		return fmt.Errorf("%s is this node itself", host)
+	}
+	return o.pings(ctx, c, stdout, p.TailscaleIPs[0])
 }
 
 // ended takes the end of a context for no error.
@@ -130,23 +127,23 @@ var errNoDirect = errors.New("no direct path was found; the relay is in use")
 var errNoPong = errors.New("no ping was answered")
 
 // pings sends pings and prints their answers.
-func (o *pingOptions) pings(ctx context.Context, n *node.Node, stdout io.Writer, host string) error {
+func (o *pingOptions) pings(ctx context.Context, c *localapi.Client, stdout io.Writer, to netip.Addr) error {
 	var answered int
 	for i := 0; o.count == 0 || i < o.count; i++ {
 		sent := time.Now()
-		pong, err := o.one(ctx, n, host)
+		r, err := o.one(ctx, c, to)
 		switch {
 		case ctx.Err() != nil:
 			return ended(ctx.Err())
-		case err != nil && !errors.Is(err, node.ErrNoAnswer):
+		case err != nil:
 			return err
 		}
-		if err := o.print(stdout, host, pong, err); err != nil {
+		if err := o.print(stdout, r); err != nil {
 			return err
 		}
-		if err == nil {
+		if r.Err == "" {
 			answered++
-			if o.untilDirect && pong.Direct.IsValid() {
+			if o.untilDirect && (r.Endpoint != "" || o.kind() != localapi.PingDisco) {
 				return nil
 			}
 		}
@@ -166,49 +163,48 @@ func (o *pingOptions) pings(ctx context.Context, n *node.Node, stdout io.Writer,
 	return nil
 }
 
-func (o *pingOptions) one(ctx context.Context, n *node.Node, host string) (*node.Pong, error) {
-	if _, err := n.Up(ctx); err != nil { // joining does not count as waiting for the answer
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+// one sends one ping. That it is not answered in time is a result, too.
+func (o *pingOptions) one(ctx context.Context, c *localapi.Client, to netip.Addr) (*localapi.PingResult, error) {
+	limited, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	pong, err := n.Ping(ctx, host, o.kind())
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = node.ErrNoAnswer
+	r, err := c.Ping(limited, to, o.kind())
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return &localapi.PingResult{IP: to.String(), Err: fmt.Sprintf("no answer in %v", o.timeout)}, nil
 	}
-	return pong, err
+	return r, err
 }
 
-// A pingLine is what --json prints of each ping.
-type pingLine struct {
-	*node.Pong
-	LatencySeconds float64 `json:",omitempty"`
-	Err            string  `json:",omitempty"`
-}
-
-func (o *pingOptions) print(w io.Writer, host string, p *node.Pong, err error) error {
-	if o.json {
-		line := pingLine{Pong: p}
-		if err != nil {
-			line.Err = err.Error()
-		} else {
-			line.LatencySeconds = p.Latency.Seconds()
-		}
-		return json.NewEncoder(w).Encode(line)
-	}
-	if err != nil {
-		_, err = fmt.Fprintf(w, "no answer from %s in %v\n", host, o.timeout)
+// print prints one line for a ping.
+func (o *pingOptions) print(w io.Writer, r *localapi.PingResult) (err error) {
+	switch {
+	case o.json:
+		return json.NewEncoder(w).Encode(r)
+	case r.Err != "":
+		_, err = fmt.Fprintf(w, "%s: %s\n", r.IP, r.Err)
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s from %s (%v) via %s in %v\n", pongWord(p.Kind), p.Name, p.IP, p.Path, p.Latency.Round(10*time.Microsecond))
+	latency := time.Duration(r.LatencySeconds * float64(time.Second)).Round(10 * time.Microsecond)
+	_, err = fmt.Fprintf(w, "%s from %s (%s)%s in %v\n", o.pongWord(), r.NodeName, r.IP, pingPath(r), latency)
 	return err
 }
 
 // pongWord begins the line of an answer.
-func pongWord(k node.PingKind) string {
-	inside := []node.PingKind{node.PingTSMP, node.PingICMP, node.PingPeerAPI}
-	if slices.Contains(inside, k) {
-		return string(k) + " pong"
+func (o *pingOptions) pongWord() string {
+	if o.kind() == localapi.PingDisco {
+		return "pong"
 	}
-	return "pong"
+	return o.kind() + " pong"
+}
+
+// pingPath says which way a ping took, outside the tunnel.
+func pingPath(r *localapi.PingResult) string {
+	switch {
+	case r.Endpoint != "":
+		return " via direct " + r.Endpoint
+	case r.PeerRelay != "":
+		return " via peer relay " + r.PeerRelay
+	case r.DERPRegionCode != "":
+		return " via relay " + r.DERPRegionCode
+	}
+	return ""
 }

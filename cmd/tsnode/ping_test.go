@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/seed94491740/tsnode/devnet"
+	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 )
 
@@ -31,16 +30,8 @@ func output(t *testing.T, args ...string) (stdout string, err error) {
 // TestPing pings a peer in all the ways there are.
 func TestPing(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})
-	peer := &node.Node{Hostname: "web", ControlURL: tailnet.URL(), AuthKey: tailnet.AuthKey(devnet.KeyOptions{})}
-	defer peer.Close()
-	if _, err := peer.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte(tailnet.AuthKey(devnet.KeyOptions{Reusable: true})), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	flags := []string{"ping", "--login-server", tailnet.URL(), "--auth-key", "file:" + key, "--hostname", "me"}
+	runningNode(t, tailnet, "web")
+	flags := []string{"ping", "--socket", runningNode(t, tailnet, "me")}
 	for _, tt := range []struct{ name, flag, want string }{
 		{"until direct", "--until-direct", "pong from web.tailnet.test (100.64.0.1) via direct "},
 		{"TSMP", "--tsmp", "TSMP pong from web.tailnet.test"},
@@ -53,15 +44,15 @@ func TestPing(t *testing.T) {
 		}
 	}
 	out, err := output(t, append(flags, "--json", "--until-direct=false", "--c", "1", "web")...)
-	var line struct {
-		Kind, Name     string
-		LatencySeconds float64
-	}
-	if jsonErr := json.Unmarshal([]byte(out), &line); err != nil || jsonErr != nil || line.Name != "web.tailnet.test" || line.LatencySeconds <= 0 {
+	var line localapi.PingResult
+	if jsonErr := json.Unmarshal([]byte(out), &line); err != nil || jsonErr != nil || line.NodeName != "web.tailnet.test" || line.LatencySeconds <= 0 {
 		t.Errorf("--json: %v, %v, %+v", err, jsonErr, line)
 	}
 	if _, err := output(t, append(flags, "nobody")...); !errors.Is(err, node.ErrNameNotFound) {
 		t.Errorf("unknown name: %v", err)
+	}
+	if _, err := output(t, append(flags, "me")...); err == nil || !strings.Contains(err.Error(), "this node itself") {
+		t.Errorf("itself: %v", err)
 	}
 }
 
@@ -71,6 +62,10 @@ func TestNetcheck(t *testing.T) {
 	out, err := output(t, "netcheck", "--login-server", tailnet.URL())
 	if err != nil || !strings.Contains(out, "seen as 127.0.0.1:") || !strings.Contains(out, "dev1") {
 		t.Errorf("%v", err)
+	}
+	out, err = output(t, "netcheck", "--socket", runningNode(t, tailnet, "me"))
+	if err != nil || !strings.Contains(out, "dev1") {
+		t.Errorf("with the map of the running node: %v", err)
 	}
 	none := httptest.NewServer(nil)
 	defer none.Close()

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+const captureMode = 0o600 // of a capture's file: packets hold what people say
+
+// captureOptions are the flags of tsnode capture.
+type captureOptions struct {
+	socketFlags
+	output string
+}
+
+func newCapture() *cobra.Command {
+	var o captureOptions
+	cmd := &cobra.Command{
+		Use:   "capture [flags] -o FILE",
+		Short: "Capture the packets of the tailnet at the running node",
+		Long: `Write the packets that the running node sends into the tailnet and receives from
+it, outside the tunnel's encryption, as pcapng, until interrupted.
+
+` + asksRunning,
+		Example: `  tsnode capture -o tailnet.pcapng
+  tsnode capture -o - | wireshark -k -i -`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.output == "" {
+				return &usageError{errors.New("want --output FILE, or - for standard output")}
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	o.add(cmd, false)
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "file to write; - for standard output")
+	return cmd
+}
+
+func (o *captureOptions) run(ctx context.Context, w io.Writer) error {
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	packets, err := c.Stream(ctx, http.MethodPost, "debug-capture", nil)
+	if err != nil {
+		return err
+	}
+	defer packets.Close()
+	if o.output != "-" {
+		f, err := os.OpenFile(o.output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, captureMode)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		w = f
+	}
+	if _, err = io.Copy(w, packets); ctx.Err() != nil {
+		return nil // asked to stop
+	}
+	return err
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/internal/version"
+	"github.com/seed94491740/tsnode/localapi"
+	"github.com/seed94491740/tsnode/node"
+)
+
+// compatibleVersion is the release whose shapes the socket has; programs of it
+// look at what comes before the hyphen (SVC-123).
+const compatibleVersion = "1.102.5-tsnode-"
+
+// Endpoints of the socket that are ours alone.
+const (
+	endpointDNSStatus = "dns-status"
+	endpointExplain   = "explain-packet"
+)
+
+// localServer returns what serves the socket of a node, which it starts if
+// necessary. operator is the number of a user who may change the node, negative
+// for none; shutdown ends the process.
+func localServer(n *node.Node, operator int, shutdown func(), log *slog.Logger) (*localapi.Server, error) {
+	api, err := n.LocalAPI()
+	if err != nil {
+		return nil, err
+	}
+	s := localapi.New(localapi.Config{
+		Node: api, Logger: log, Version: compatibleVersion + version.String(), Capability: node.CapabilityVersion,
+		Operator: operator, Shutdown: shutdown, Metrics: metricsOf(api),
+	})
+	s.Handle(http.MethodGet, endpointDNSStatus, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, n.DNSStatus()) })
+	s.Handle(http.MethodGet, endpointExplain, func(w http.ResponseWriter, r *http.Request) { explainPacket(n, w, r) })
+	return s, nil
+}
+
+func answerJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+// explainPacket says what the node would do with a packet.
+func explainPacket(n *node.Node, w http.ResponseWriter, r *http.Request) {
+	q, err := packetQuery(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	v, err := n.ExplainPacket(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	answerJSON(w, v)
+}
+
+func packetQuery(r *http.Request) (q node.PacketQuery, err error) {
+	q.Inbound = r.FormValue("inbound") == "true"
+	if q.Protocol, err = protocolOf(r.FormValue("proto")); err != nil {
+		return q, err
+	}
+	if q.Src, err = netip.ParseAddrPort(r.FormValue("src")); err != nil {
+		return q, err
+	}
+	q.Dst, err = netip.ParseAddrPort(r.FormValue("dst"))
+	return q, err
+}

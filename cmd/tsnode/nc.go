@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/localapi"
+)
+
+// ncOptions are the flags of tsnode nc.
+type ncOptions struct {
+	socketFlags
+	udp     bool
+	timeout time.Duration
+}
+
+func newNC() *cobra.Command {
+	var o ncOptions
+	cmd := &cobra.Command{
+		Use:   "nc [flags] HOST PORT",
+		Short: "Join standard input and output with a connection on the tailnet",
+		Long: `Connect to a port of a node of the tailnet, by name or address, and join standard
+input and output with the connection. The end of standard input is passed on; the
+command ends when the other side has no more to say.
+
+With --udp each piece that is read at once is a datagram, and the command ends when
+standard input has ended and nothing has come for as long as --timeout says.
+
+` + asksRunning,
+		Example: `  ssh -o ProxyCommand='tsnode nc %h %p' user@web
+  printf 'GET / HTTP/1.0\r\n\r\n' | tsnode nc web 80
+  echo ping | tsnode nc --udp 100.64.0.7 9999`,
+		Args: usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.timeout <= 0 {
+				return &usageError{fmt.Errorf("--timeout %v: want a duration such as 5s", o.timeout)}
+			}
+			return o.run(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), net.JoinHostPort(args[0], args[1]))
+		},
+	}
+	f := cmd.Flags()
+	o.add(cmd, false)
+	f.BoolVarP(&o.udp, "udp", "u", false, "UDP")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "with --udp: how long to wait for answers after the end of the input")
+	return cmd
+}
+
+func (o *ncOptions) run(ctx context.Context, in io.Reader, out io.Writer, address string) error {
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	c, err := o.dial(ctx, client, address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if o.udp {
+		return o.joinUDP(ctx, c, in, out)
+	}
+	return joinTCP(ctx, c, in, out)
+}
+
+// dial connects by way of the node, or past it to what is not on the tailnet.
+func (o *ncOptions) dial(ctx context.Context, client *localapi.Client, address string) (net.Conn, error) {
+	network := "tcp"
+	if o.udp {
+		network = "udp"
+	}
+	c, err := client.Dial(ctx, network, address)
+	var outside *localapi.OutsideError
+	if errors.As(err, &outside) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, outside.Addr.String())
+	}
+	return c, err
+}
+
+// joinTCP copies both ways until the other side has ended. A read of standard
+// input cannot be interrupted: it is left behind when the process ends.
+func joinTCP(ctx context.Context, c net.Conn, in io.Reader, out io.Writer) error {
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	go sendAll(c, in)
+	if _, err := io.Copy(out, c); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// sendAll sends all that is read, and passes its end on. What fails shows on the
+// other way.
+func sendAll(c net.Conn, in io.Reader) {
+	io.Copy(c, in)
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		h.CloseWrite()
+	}
+}
+
+// joinUDP copies both ways until the input has ended, and answers have.
+func (o *ncOptions) joinUDP(ctx context.Context, c net.Conn, in io.Reader, out io.Writer) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		heard := make(chan struct{}, 1)
+		g.Go(func(context.Context) error {
+			receiveAll(c, out, heard)
+			return nil
+		})
+		defer c.Close() // ends receiveAll
+		if _, err := io.Copy(c, in); err != nil {
+			return err
+		}
+		timer := time.NewTimer(o.timeout)
+		defer timer.Stop()
+		for {
+			select {
+			case <-heard:
+				timer.Reset(o.timeout)
+			case <-timer.C:
+				return nil
+			case <-ctx.Done():
+				return ended(ctx.Err())
+			}
+		}
+	})
+}
+
+// receiveAll prints each datagram, and says so.
+func receiveAll(c net.Conn, out io.Writer, heard chan<- struct{}) {
+	for buf := make([]byte, 1<<16); ; {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		out.Write(buf[:n])
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed94491740/tsnode/localapi"
+)
+
+// asksRunning is what the help of commands says that ask a node by its socket.
+const asksRunning = `The command asks the node that runs on this machine, at its socket: --socket, else
+TS_SOCKET, else the first that is there of $XDG_RUNTIME_DIR/tsnode.sock,
+/var/run/tsnode/tsnode.sock and those of tailscaled. 'tsnode run --socket PATH'
+serves one.`
+
+// errNoNode says that no node runs, as far as can be seen.
+var errNoNode = errors.New("no node runs on this machine that serves a socket")
+
+// socketFlags are those of commands that ask a running node.
+type socketFlags struct {
+	socket string
+	json   bool
+}
+
+// add defines them; json for those that print data.
+func (o *socketFlags) add(cmd *cobra.Command, json bool) {
+	f := cmd.Flags()
+	f.StringVar(&o.socket, "socket", "", "socket of the running node (default: see above)")
+	if json {
+		f.BoolVar(&o.json, "json", false, "print JSON")
+	}
+}
+
+// client returns a client of the node's socket.
+func (o *socketFlags) client() (*localapi.Client, error) {
+	path := o.socket
+	if path == "" {
+		path = os.Getenv("TS_SOCKET")
+	}
+	if path != "" {
+		return localapi.NewClient(path), nil
+	}
+	places := socketPlaces()
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return localapi.NewClient(p), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: there is none of %s", errNoNode, strings.Join(places, ", "))
+}
+
+// socketPlaces are where a socket is looked for.
+func socketPlaces() (places []string) {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		places = append(places, filepath.Join(dir, "tsnode.sock"))
+	}
+	return append(places, "/var/run/tsnode/tsnode.sock", "/tmp/tailscaled.sock", "/var/run/tailscale/tailscaled.sock")
+}
+
+// notOn explains what a state other than running means for a command.
+func notOn(s *localapi.Status) error {
+	switch s.BackendState {
+	case localapi.Running.String():
+		return nil
+	case localapi.NeedsLogin.String():
+		if s.AuthURL != "" {
+			return fmt.Errorf("the node is not logged in: visit %s", s.AuthURL)
+		}
+		return errors.New("the node is logged out: run 'tsnode login'")
+	case localapi.NeedsMachineAuth.String():
+		return errors.New("the node waits for an administrator of the tailnet to approve it")
+	}
+	return fmt.Errorf("the node is not on its tailnet: its state is %s", s.BackendState)
+}
