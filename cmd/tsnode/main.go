@@ -80,7 +80,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
-		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newVersion(), newWhoIs())
+		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newTunnel(), newVersion(), newWhoIs())
 	return root
 }
 

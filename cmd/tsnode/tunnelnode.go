@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+
+	"github.com/seed94491740/tsnode/internal/settings"
+	"github.com/seed94491740/tsnode/netmap"
+	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/vpn"
+)
+
+// A tunnelNode is a node as a tunnel needs it.
+type tunnelNode struct {
+	*node.Node
+	log *slog.Logger
+}
+
+// newTunnelNode makes the node that a manager wants; what it does not say, the
+// settings do.
+func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, error) {
+	if start.Descriptor > 0 {
+		return nil, fmt.Errorf("descriptor %d: this version has no overlay on a TUN device: start the tunnel without a descriptor", start.Descriptor)
+	}
+	with := *s
+	with.LoginServer, with.AuthKey = start.ControlURL, "" // the manager's, never the environment's
+	n, err := newNode(&with, nil, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	n.AuthKey, n.Headers, n.Logger = start.Token, start.Headers, start.Logger
+	return &tunnelNode{n, start.Logger}, nil
+}
+
+// Up is part of vpn.Node. That a person must log in is an error, for the manager
+// is told of it in no other way (VPN-22).
+func (t *tunnelNode) Up(ctx context.Context) error {
+	events := t.Events(ctx)
+	if err := t.Start(); err != nil {
+		return hintedError(err)
+	}
+	cause := errors.New("waiting for the control server")
+	for e := range events {
+		switch e := e.(type) {
+		case node.Running:
+			return nil
+		case node.NeedsLogin:
+			return fmt.Errorf("a login is needed: visit %s, then start the tunnel again, or start it with an auth key as its token", e.URL)
+		case node.NeedsApproval:
+			cause = errors.New("waiting for an administrator of the tailnet to approve this node")
+		case node.ControlProblem:
+			cause = e.Err
+		case node.Stopped:
+			return hintedError(cmp.Or(e.Err, node.ErrClosed))
+		}
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), hintedError(cause))
+}
+
+// hintedError adds what to do about an error.
+func hintedError(err error) error {
+	if hint := hintFor(err); hint != "" {
+		return fmt.Errorf("%w. %s", err, hint)
+	}
+	return err
+}
+
+// Wait is part of vpn.Node.
+func (t *tunnelNode) Wait(ctx context.Context) error {
+	for e := range t.Events(ctx) {
+		switch e := e.(type) {
+		case node.KeyExpired:
+			t.log.Error("the node key has expired: start the tunnel again with a fresh token")
+		case node.NeedsLogin:
+			t.log.Error("the tailnet asks for a new login: start the tunnel again with a fresh token")
+		case node.ControlProblem:
+			t.log.Warn("control server", "err", e.Err)
+		case node.Stopped:
+			return cmp.Or(e.Err, node.ErrClosed)
+		}
+	}
+	return ctx.Err()
+}
+
+// Traffic is part of vpn.Node.
+func (t *tunnelNode) Traffic() map[netmap.StableID]vpn.Traffic {
+	peers := t.Peers()
+	traffic := make(map[netmap.StableID]vpn.Traffic, len(peers))
+	for _, p := range peers {
+		traffic[p.ID] = vpn.Traffic{LastHandshake: p.LastHandshake, Bytes: p.RxBytes + p.TxBytes}
+	}
+	return traffic
+}
+
+// Accepts is part of vpn.Node.
+func (t *tunnelNode) Accepts(peer *netmap.Peer, route netip.Prefix) bool {
+	return t.Routes(route, peer)
+}
+
+// Ping is part of vpn.Node.
+func (t *tunnelNode) Ping(ctx context.Context, peer netip.Addr, inside bool) (vpn.Pong, error) {
+	kind := node.PingDisco
+	if inside {
+		kind = node.PingTSMP
+	}
+	pong, err := t.Node.Ping(ctx, peer.String(), kind)
+	if err != nil {
+		return vpn.Pong{}, err
+	}
+	return vpn.Pong{Latency: pong.Latency, Direct: pong.Direct.IsValid()}, nil
+}

@@ -1,0 +1,10 @@
+package main
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// replace makes the descriptor of old lead to what that of next does.
+func replace(next, old *os.File) error { return unix.Dup3(int(next.Fd()), int(old.Fd()), 0) }
