@@ -194,10 +194,14 @@ func setExit(p *Preferences, j *Prefs) {
 	}
 }
 
-// all returns p, a whole set of preferences, as a change of every field.
+// all returns m, a whole set of preferences, as a change of every field. What it
+// says of updates is the client's default, and no wish.
 func (m maskedPrefs) all() maskedPrefs {
 	masked := make(maskedPrefs, 2*len(m))
 	for name, v := range m {
+		if name == "AutoUpdate" {
+			continue
+		}
 		masked[name], masked[name+"Set"] = v, json.RawMessage("true")
 	}
 	return masked
