@@ -38,11 +38,22 @@ func eventText(e node.Event) string {
 	case node.KeyRenewed:
 		return "the node key has been renewed"
 	case node.TailnetLocked:
-		return "tailnet lock is on, which this version cannot verify: it talks to no peer"
+		return lockText(e)
 	case node.Rejoined:
 		return "joined as a new node: the tailnet had removed the old one"
 	}
 	return ""
+}
+
+// lockText tells how it stands with tailnet lock, which is on.
+func lockText(l node.TailnetLocked) string {
+	switch {
+	case !l.Verified:
+		return "tailnet lock is on and not verified yet: no peer is talked to"
+	case l.Sign != "":
+		return "tailnet lock is on and this node is not signed; on a node that may sign, run:\n  " + l.Sign
+	}
+	return "tailnet lock is on; this node and its peers are signed"
 }
 
 // printProblem prints an error and what to do about it.

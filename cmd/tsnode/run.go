@@ -109,15 +109,3 @@ func (f *foreground) exitsAlone() bool {
 	file, ok := f.std.err.(*os.File)
 	return !ok || !isTerminal(file)
 }
-
-// printLock tells how it stands with tailnet lock, which is on.
-func printLock(w io.Writer, l node.TailnetLocked) {
-	switch {
-	case !l.Verified:
-		fmt.Fprintln(w, "tsnode: tailnet lock is on and not verified yet: no peer is talked to")
-	case l.Sign != "":
-		fmt.Fprintln(w, "tsnode: tailnet lock is on and this node is not signed; on a node that may sign, run:\n  "+l.Sign)
-	default:
-		fmt.Fprintln(w, "tsnode: tailnet lock is on; this node and its peers are signed")
-	}
-}
