@@ -1,11 +1,11 @@
 // Package state keeps what a node must remember between runs: named values in
 // a store, and the profile (keys, login and preferences) laid out in them as
-// tailscaled and tsnet do, so that a state directory moves between them and us
-// without a new login.
+// tailscaled and tsnet do, so that a state directory or a Secret of Kubernetes
+// moves between them and us without a new login.
 //
-// It owns the file format, its locking and the layout of the keys. What the
-// values mean while the node runs, and when they change, is for control and
-// node.
+// It owns the stores (a file with its format and its lock, memory, a Secret) and
+// the layout of the keys. What the values mean while the node runs, and when
+// they change, is for control and node.
 //
 // Source: doc/protocol/node-services.md section 14 and doc/protocol/control.md
 // section 1; shapes observed with tsnet v1.102.5 (testdata/README.md).

@@ -19,7 +19,7 @@ func stores(t *testing.T) map[string]Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	return map[string]Store{"file": f, "memory": NewMemory()}
+	return map[string]Store{"file": f, "memory": NewMemory(), "kube": newKubeWorld(t).open(t)}
 }
 
 // TestStore: what a Store promises holds for each kind (SVC-137, SVC-142).
