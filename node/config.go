@@ -35,6 +35,7 @@ type settings struct {
 	tags       []string
 	port       uint16
 	network    host.Network
+	tun        *os.File // nil: netstack
 	proxy      func(*http.Request) (*url.URL, error)
 	headers    http.Header
 	log        *slog.Logger
@@ -55,7 +56,7 @@ type settings struct {
 func (n *Node) settings() (s settings, err error) {
 	s = settings{
 		authKey: strings.TrimSpace(n.AuthKey), ephemeral: n.Ephemeral, tags: n.AdvertiseTags, port: n.Port,
-		network: n.Network, proxy: n.Proxy, headers: n.Headers, log: n.logger(), userLog: n.UserLogf, store: n.Store,
+		network: n.Network, tun: n.TUN, proxy: n.Proxy, headers: n.Headers, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}
 	if err := s.limitMemory(n.MemoryLimit); err != nil {

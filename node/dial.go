@@ -114,6 +114,9 @@ func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (ne
 	if len(to) == 0 {
 		return d.unroutable(ctx, addrs, port)
 	}
+	if err := d.node.run.checkStack(); err != nil {
+		return nil, err
+	}
 	if dns.IsService(to[0].Addr()) {
 		if err := d.openService(ctx, port); err != nil {
 			return nil, err

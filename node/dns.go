@@ -31,8 +31,12 @@ func (r *runtime) inTunnel(a netip.Addr) bool {
 	return w == wayTunnel || w == wayBlocked
 }
 
-// dialTunnel connects to an address behind the tunnel; network is tcp or udp.
+// dialTunnel connects to an address behind the tunnel; network is tcp or udp. The
+// way of a node with a TUN device is the operating system's.
 func (r *runtime) dialTunnel(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	if r.device != nil {
+		return r.network.Dial(ctx, network, to.String())
+	}
 	if network == "udp" {
 		return r.stack.DialUDP(ctx, netip.AddrPort{}, to)
 	}

@@ -48,6 +48,8 @@
 //	policy denies, peer says so      Dial: ErrRejected                     one round trip
 //	policy denies, peer is silent    Dial: ErrNoAnswer, *DialError tells   30 s, or the context
 //	peer is offline                  Dial: ErrNoAnswer, *DialError tells   30 s, or the context
+//	Dial or Listen, and Node.TUN     ErrNoStack                            at once
+//	TUN device is removed            Up: ErrDeviceGone; event Stopped      at once
 //	node closed                      ErrClosed                             at once
 //
 // # Memory

@@ -57,6 +57,9 @@ func (n *Node) listenICMP(network, addr string) (net.PacketConn, error) {
 	if err == nil {
 		err = n.Start()
 	}
+	if err == nil {
+		err = n.run.checkStack()
+	}
 	if err == nil && !host.IsUnspecified() {
 		err = n.checkOwn(host)
 	}
@@ -87,6 +90,9 @@ func (n *Node) listenAddr(proto, network, addr string) (netip.AddrPort, error) {
 		return ap, err
 	}
 	if err := n.Start(); err != nil {
+		return ap, err
+	}
+	if err := n.run.checkStack(); err != nil {
 		return ap, err
 	}
 	if host := ap.Addr(); host.IsValid() && !host.IsUnspecified() {

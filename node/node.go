@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"sync"
 	"time"
 
@@ -117,6 +118,17 @@ type Node struct {
 
 	// Network is the network of the host. Default: host.OS.
 	Network host.Network
+
+	// TUN is a device of the operating system whose packets are the node's, in place
+	// of the stack that Dial and Listen use, which fail with ErrNoStack: a TUN device
+	// on Linux that is attached, a utun socket on macOS, or a socket of AF_UNIX with a
+	// packet in each message. The node duplicates it in Start, and leaves this one
+	// open. Addresses, MTU, routes and DNS are the caller's to set, from what Netmap
+	// and Routes tell, so that the node's own connections do not go into the device;
+	// the node answers DNS on the service addresses, by UDP, and is no subnet router of
+	// its own: the operating system forwards. A device that is removed ends the node
+	// with ErrDeviceGone.
+	TUN *os.File
 
 	events    events
 	fallbacks fallbacks

@@ -90,7 +90,9 @@ func (r *runtime) ping(ctx context.Context, to netip.Addr, kind PingKind) (*Pong
 	case PingTSMP:
 		err = r.pingTSMP(ctx, p)
 	case PingICMP:
-		p.Latency, err = r.stack.Ping(ctx, to, []byte("tsnode"))
+		if err = r.checkStack(); err == nil {
+			p.Latency, err = r.stack.Ping(ctx, to, []byte("tsnode"))
+		}
 	case PingPeerAPI:
 		err = r.pingPeerAPI(ctx, peer, p)
 	default:
@@ -187,7 +189,7 @@ func (r *runtime) pingPeerAPI(ctx context.Context, peer *netmap.Peer, p *Pong) e
 		return ErrNoPeerAPI
 	}
 	client := peerapi.Client{Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-		return r.stack.DialTCP(ctx, netip.Addr{}, to)
+		return r.dialTunnel(ctx, "tcp", to)
 	}}
 	sent := time.Now()
 	if err := client.Ping(ctx, at); err != nil {

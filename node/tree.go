@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/dataplane/tun"
 	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -34,6 +35,8 @@ const (
 //	      ├─ netstack.Forwarder what is for networks behind the node; not before there are some
 //	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
 //	      ├─ peerapi.Server    the service for peers; not before one connects
+//	      ├─ tun.Device        waits for packets of a TUN device, and node.deviceDNS answers on
+//	      │                    the service addresses; only with one, and without the three before
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -48,7 +51,10 @@ type runtime struct {
 	self    *selfInfo
 	*routing
 	overlay overlay
-	stack   *netstack.Stack // behind overlay; nil in tests that need none
+	stack   *netstack.Stack // behind overlay; nil with a device, and in tests that need none
+
+	device    *tun.Device // behind overlay; nil without
+	deviceDNS *deviceDNS  // nil without a device
 
 	disco   key.DiscoPrivate
 	home    *actor.Cell[int]             // home region, 0 = none
@@ -124,11 +130,15 @@ type overlay struct {
 	newDelivery func() dataplane.Delivery
 }
 
-// openOverlay makes netstack, unless a test has brought an overlay.
+// openOverlay makes netstack, unless the program has a TUN device for the node, or
+// a test has brought an overlay.
 func (r *runtime) openOverlay() (err error) {
 	if r.seams.overlay != nil {
 		r.overlay = *r.seams.overlay
 		return nil
+	}
+	if r.tun != nil {
+		return r.openDevice()
 	}
 	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Buffers: r.buffers, Logger: r.log}); err != nil {
 		return err
@@ -142,10 +152,14 @@ func (r *runtime) openOverlay() (err error) {
 	return nil
 }
 
-// closeOverlay unblocks every Dial, Accept, Read and Write.
+// closeOverlay unblocks every Dial, Accept, Read and Write, and lets go of the
+// TUN device.
 func (r *runtime) closeOverlay() {
 	if r.stack != nil {
 		r.stack.Close()
+	}
+	if r.device != nil {
+		r.device.Close()
 	}
 }
 
@@ -153,7 +167,7 @@ func (r *runtime) closeOverlay() {
 func (r *runtime) hostinfo() control.Hostinfo {
 	return control.Hostinfo{
 		IPNVersion: version.String(), OS: osName(), GoArch: goruntime.GOARCH, GoVersion: goruntime.Version(),
-		Hostname: r.hostname, Userspace: control.True, UserspaceRouter: control.True, NoLogsNoSupport: true,
+		Hostname: r.hostname, Userspace: r.userspace(), UserspaceRouter: r.userspace(), NoLogsNoSupport: true,
 		Package: "tsnode",
 	}
 }
@@ -177,7 +191,11 @@ func (r *runtime) start() {
 	tree := actor.NewTree(ctx, r.log)
 	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
 	r.supervisor = tree.Supervisor("node")
-	for _, s := range []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}} {
+	services := []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}}
+	if r.device != nil {
+		services = append(services, r.device, r.deviceDNS)
+	}
+	for _, s := range services {
 		r.supervisor.Go(r.supervised(s))
 	}
 }
