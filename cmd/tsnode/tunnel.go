@@ -35,8 +35,9 @@ stream. The stream is standard input and output, a socket (--fd), or two pipes
 (--read-fd, --write-fd). The manager says which tailnet to join; the flags say
 what it does not. When it closes the stream the command ends.
 
-Without a descriptor of a TUN device from the manager, the node has its own
-stack, and the tailnet reaches what the node itself offers.
+The packets of the tailnet travel over the descriptor of a TUN device that the
+manager passes in. Without one the node has its own stack, and the tailnet
+reaches what the node itself offers.
 
 With --manager the command is the manager: it starts a tunnel process with the
 same flags, has it join, and prints what it says until interrupted. It is there

@@ -35,9 +35,15 @@ type tunnelled struct {
 // newTunnelled starts a tunnel process and greets it.
 func newTunnelled(t *testing.T, config vpn.ManagerConfig, args ...string) *tunnelled {
 	t.Helper()
+	return newTunnelledWith(t, nil, config, args...)
+}
+
+// newTunnelledWith gives the process files as descriptors from 4 on.
+func newTunnelledWith(t *testing.T, files []*os.File, config vpn.ManagerConfig, args ...string) *tunnelled {
+	t.Helper()
 	own, theirs := socketPair(t)
 	p := &tunnelled{cmd: exec.Command("tsnode", append([]string{"tunnel", "--fd", "3"}, args...)...)}
-	p.cmd.ExtraFiles, p.cmd.Stderr = []*os.File{theirs}, &p.stderr
+	p.cmd.ExtraFiles, p.cmd.Stderr = append([]*os.File{theirs}, files...), &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

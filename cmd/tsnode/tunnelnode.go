@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 
+	"github.com/seed94491740/tsnode/dataplane/tun"
 	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/node"
@@ -24,15 +26,21 @@ type tunnelNode struct {
 // newTunnelNode makes the node that a manager wants; what it does not say, the
 // settings do.
 func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, error) {
+	var device *os.File
 	if start.Descriptor > 0 {
-		return nil, fmt.Errorf("descriptor %d: this version has no overlay on a TUN device: start the tunnel without a descriptor", start.Descriptor)
+		var err error
+		if device, err = tun.Duplicate(uintptr(start.Descriptor)); err != nil {
+			return nil, fmt.Errorf("%w: want an open TUN device", err)
+		}
 	}
 	with := *s
 	with.LoginServer, with.AuthKey = start.ControlURL, "" // the manager's, never the environment's
 	n, err := newNode(&with, nil, io.Discard)
 	if err != nil {
+		device.Close() // fails without one
 		return nil, err
 	}
+	n.TUN = device
 	n.AuthKey, n.Headers, n.Logger = start.Token, start.Headers, start.Logger
 	return &tunnelNode{n, start.Logger}, nil
 }
@@ -68,6 +76,12 @@ func hintedError(err error) error {
 		return fmt.Errorf("%w. %s", err, hint)
 	}
 	return err
+}
+
+// Close is part of vpn.Node. The device stays the manager's (VPN-41).
+func (t *tunnelNode) Close() error {
+	t.TUN.Close() // fails without one
+	return t.Node.Close()
 }
 
 // Wait is part of vpn.Node.
