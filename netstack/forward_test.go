@@ -97,7 +97,7 @@ func (f *testForward) tcp(ctx context.Context, r *Request) {
 	if f.refuse {
 		return
 	}
-	c, err := r.Accept()
+	c, err := r.Accept(ctx)
 	if err != nil {
 		return
 	}

@@ -23,7 +23,6 @@ type Request struct {
 	From netip.AddrPort // the peer
 	To   netip.AddrPort // the host
 
-	ctx   context.Context // of the function that serves it
 	stack *Stack
 	once  sync.Once
 	syn   *tcp.ForwarderRequest
@@ -37,7 +36,6 @@ func (w *forwarding) request(syn *tcp.ForwarderRequest) {
 	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.count}
 	fl := &forwarded{kind: forwardTCP, proto: packet.TCP, from: from, to: to}
 	serve := func(ctx context.Context) {
-		r.ctx = ctx
 		defer r.refuse()
 		w.config.TCP(ctx, r)
 	}
@@ -53,16 +51,16 @@ func flowOfID(id stack.TransportEndpointID) (from, to netip.AddrPort) {
 }
 
 // Accept completes the handshake, which takes as long as the peer's last segment
-// of it; the end of the request's ctx ends it. It is called once at most. The
+// of it; the end of ctx ends it. It is called once at most. The
 // connection is a *Conn, which probes its peer when it is idle, as the host behind
 // cannot know that the peer has gone.
-func (r *Request) Accept() (net.Conn, error) {
+func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 	if !r.stack.budget.accepts() {
 		r.refuse()
 		return nil, r.fail(syscall.ENOBUFS)
 	}
 	var wq waiter.Queue
-	defer context.AfterFunc(r.ctx, r.abort)()
+	defer context.AfterFunc(ctx, r.abort)()
 	ep, err := r.syn.CreateEndpoint(&wq)
 	if err != nil {
 		r.refuse()

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -123,12 +124,12 @@ func (p *PendingListener) offer(c *Pending) {
 }
 
 // Complete completes the handshake, which takes as long as the peer's last segment
-// of it. It is called once at most, and not after Refuse.
-func (p *Pending) Complete() (*Conn, error) {
+// of it; the end of ctx ends it. It is called once at most, and not after Refuse.
+func (p *Pending) Complete(ctx context.Context) (*Conn, error) {
 	if p.request == nil {
 		return p.conn, nil
 	}
-	c, err := p.request.Accept()
+	c, err := p.request.Accept(ctx)
 	if err != nil {
 		return nil, err
 	}

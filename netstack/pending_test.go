@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
 // listenPending listens on all addresses of s.
@@ -43,7 +45,7 @@ func TestPendingCompletes(t *testing.T) {
 		if len(dialled) > 0 || pending.To.Addr() != to {
 			t.Fatalf("to %v: the peer knows before it was completed", pending.To)
 		}
-		c, err := pending.Complete()
+		c, err := pending.Complete(within(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +85,7 @@ func TestPendingTakesConnectionsOfTheNodeWithItself(t *testing.T) {
 		if err != nil {
 			return
 		}
-		if c, err := pending.Complete(); err == nil {
+		if c, err := pending.Complete(within(t)); err == nil {
 			io.WriteString(c, "me")
 			c.Close()
 		}
@@ -134,5 +136,32 @@ func TestPendingListenerSharesItsPort(t *testing.T) {
 	}
 	if b.links[0].pending.list.Load() != nil {
 		t.Error("packets are still looked at")
+	}
+}
+
+// A handshake that its peer does not finish ends with the ctx of who completes it.
+func TestPendingHandshakeEnds(t *testing.T) {
+	a, b := newStack(t, a4, a6), newStack(t, b4, b6)
+	unplug := join(t, a, b, segmented)
+	p := listenPending(t, b, 80)
+	go a.DialTCP(within(t), netip.Addr{}, netip.AddrPortFrom(b4, 80))
+	pending, err := p.AcceptPending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unplug() // nothing more comes of the peer
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := pending.Complete(ctx)
+		done <- err
+	}()
+	waitFor(t, "the handshake", func() bool {
+		f, ok := flowOf(b.gv.FindTransportEndpoint(protocolOf(b4), tcp.ProtocolNumber, idOf(pending.To, pending.From), nicID))
+		return ok && f.Remote == pending.From
+	})
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("it was completed")
 	}
 }

@@ -127,7 +127,7 @@ func (g gateway) tcp(ctx context.Context, r *netstack.Request) {
 		return
 	}
 	defer g.behalf.note(packet.TCP, out.LocalAddr(), r.From)()
-	in, err := r.Accept()
+	in, err := r.Accept(ctx)
 	if err != nil {
 		out.Close()
 		g.log.Debug("connection not accepted", "from", r.From, "to", r.To, "err", err)

@@ -79,7 +79,7 @@ func (r *runtime) fallback(ctx context.Context, q *netstack.Request) (decided bo
 	if handler == nil {
 		return intercept
 	}
-	c, err := q.Accept()
+	c, err := q.Accept(ctx)
 	if err != nil {
 		r.log.Debug("connection not accepted", "from", q.From, "to", q.To, "err", err)
 		return true

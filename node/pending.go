@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -52,13 +53,17 @@ func (l *pendingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pendingConn{node: l.node, pending: p}, nil
+	c := &pendingConn{node: l.node, pending: p}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
 }
 
 // A pendingConn is a connection that is completed when it must be.
 type pendingConn struct {
 	node    *runtime
 	pending *netstack.Pending
+	ctx     context.Context // of a handshake; Close ends it
+	cancel  context.CancelFunc
 
 	once sync.Once
 	conn atomic.Pointer[acceptedConn] // nil until it is completed
@@ -78,7 +83,7 @@ func (c *pendingConn) Complete() (net.Conn, error) {
 }
 
 func (c *pendingConn) complete() {
-	inner, err := c.pending.Complete()
+	inner, err := c.pending.Complete(c.ctx)
 	if err != nil {
 		c.err = err
 		return
@@ -93,8 +98,9 @@ func (c *pendingConn) complete() {
 	c.conn.Store(a)
 }
 
-// Close refuses the connection, or ends it once it is completed.
+// Close refuses the connection, or ends it, also while it is being completed.
 func (c *pendingConn) Close() error {
+	c.cancel()
 	c.once.Do(func() {
 		c.pending.Refuse()
 		c.err = c.fail("accept", net.ErrClosed)
