@@ -60,6 +60,7 @@ type AppConnector struct{ Advertise bool }
 const (
 	netfilterOn = 2     // SVC-135; there are no rules of the kernel to manage
 	autoAny     = "any" // Prefs.AutoExitNode
+	autoExitAny = AutoExitNode + ":" + autoAny
 )
 
 // prefsOf returns the preferences of a node.
@@ -71,7 +72,7 @@ func prefsOf(p *Preferences, s *Snapshot) *Prefs {
 		AdvertiseTags: p.Tags, Hostname: p.Hostname, AdvertiseRoutes: p.AdvertiseRoutes,
 		NoStatefulFiltering: &stateless, NetfilterMode: netfilterOn,
 	}
-	if strings.HasPrefix(p.ExitNode, AutoExitNode) {
+	if p.ExitNode == AutoExitNode || p.ExitNode == autoExitAny {
 		j.AutoExitNode, j.ExitNodeID = autoAny, s.ExitNode
 		return j
 	}
@@ -100,6 +101,14 @@ func namedExit(name string, s *Snapshot) (id netmap.StableID, ip netip.Addr) {
 		return p.StableID, netip.Addr{}
 	}
 	return "", ip
+}
+
+// copy returns preferences that share no memory with p, for decoding into them
+// writes to lists and pointers that are there.
+func (p *Prefs) copy() (c Prefs) {
+	text, _ := json.Marshal(p) // they can be shown
+	json.Unmarshal(text, &c)
+	return c
 }
 
 // A maskedPrefs is a change of preferences: fields by name, of which only those
@@ -138,12 +147,12 @@ func isSet(raw json.RawMessage) bool {
 // apply makes the changes that m asks for to p, whose present form is now. A field
 // that this node does not have may be given the value that it shows.
 func (m maskedPrefs) apply(p *Preferences, now *Prefs) error {
-	next := *now
-	next.ExitNodeID, next.ExitNodeIP, next.AutoExitNode = "", netip.Addr{}, ""
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
+	next := now.copy()
+	next.ExitNodeID, next.ExitNodeIP, next.AutoExitNode = "", netip.Addr{}, ""
 	if err := json.Unmarshal(raw, &next); err != nil {
 		return fmt.Errorf("preferences: %w", err)
 	}

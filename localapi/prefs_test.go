@@ -22,7 +22,11 @@ func TestPrefsShape(t *testing.T) {
 
 // A change of preferences as clients send it: whole, with a mask.
 func TestApply(t *testing.T) {
-	start := Preferences{ControlURL: "https://control.test", AcceptDNS: true, ExitNode: "n2", Hostname: "old"}
+	ten, tags := netip.MustParsePrefix("10.0.0.0/8"), []string{"tag:a"}
+	start := Preferences{
+		ControlURL: "https://control.test", AcceptDNS: true, ExitNode: "n2", Hostname: "old",
+		Tags: slices.Clone(tags), AdvertiseRoutes: []netip.Prefix{ten},
+	}
 	routes := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), default4, default6}
 	for _, tt := range []struct {
 		name, body string
@@ -43,7 +47,10 @@ func TestApply(t *testing.T) {
 		{"no exit node", `{"ExitNodeIDSet": true, "ExitNodeIPSet": true}`, func(p *Preferences) { p.ExitNode = "" }, ""},
 		{"routes", `{"AdvertiseRoutes": ["10.0.0.0/8", "0.0.0.0/0", "::/0"], "AdvertiseRoutesSet": true}`, func(p *Preferences) { p.AdvertiseRoutes = routes }, ""},
 		{"wants to run", `{"WantRunning": true, "WantRunningSet": true, "LoggedOut": false, "LoggedOutSet": true}`, func(*Preferences) {}, ""},
-		{"what is so already", `{"RunSSH": false, "RunSSHSet": true, "NetfilterMode": 2, "NetfilterModeSet": true, "AdvertiseTags": [], "AdvertiseTagsSet": true}`, func(*Preferences) {}, ""},
+		{"what is so already", `{"RunSSH": false, "RunSSHSet": true, "NetfilterMode": 2, "NetfilterModeSet": true, "AdvertiseTags": ["tag:a"], "AdvertiseTagsSet": true}`, func(*Preferences) {}, ""},
+		{"routes without their mask", `{"AdvertiseRoutes": ["10.9.0.0/16"], "AdvertiseTags": ["tag:b"]}`, func(*Preferences) {}, ""},
+		{"other tags", `{"AdvertiseTags": ["tag:b"], "AdvertiseTagsSet": true}`, nil, "AdvertiseTags"},
+		{"what is behind a pointer", `{"NoStatefulFiltering": false, "NoStatefulFilteringSet": true}`, nil, "NoStatefulFiltering"},
 		{"an unknown field of no meaning", `{"Egg": false, "EggSet": true}`, func(*Preferences) {}, ""},
 		{"down", `{"WantRunning": false, "WantRunningSet": true}`, nil, "WantRunning: the node runs"},
 		{"logged out", `{"LoggedOut": true, "LoggedOutSet": true}`, nil, "use logout"},
@@ -60,6 +67,9 @@ func TestApply(t *testing.T) {
 			}
 			got, want := start, start
 			err := m.apply(&got, prefsOf(&start, &Snapshot{State: Running}))
+			if !slices.Equal(start.Tags, tags) || start.AdvertiseRoutes[0] != ten {
+				t.Fatalf("what is in force was written to: %+v", start)
+			}
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want %q", err, tt.err)
@@ -111,6 +121,8 @@ func TestExitNodeIsShownByID(t *testing.T) {
 		{"100.64.0.2", nil, "", "100.64.0.2", ""},
 		{"web", nil, "", "invalid IP", ""},
 		{"auto", testMap(), "n2", "invalid IP", "any"},
+		{"auto:any", testMap(), "n2", "invalid IP", "any"},
+		{"automation", testMap(), "", "invalid IP", ""},
 	} {
 		p := prefsOf(&Preferences{ExitNode: tt.name}, &Snapshot{Netmap: tt.nm, ExitNode: "n2"})
 		if p.ExitNodeID != tt.id || p.ExitNodeIP.String() != tt.ip || p.AutoExitNode != tt.auto {

@@ -159,7 +159,7 @@ func (l localNode) QueryDNS(ctx context.Context, name, typ string) (*localapi.DN
 func (l localNode) Preferences() localapi.Preferences {
 	p := l.prefs.Get()
 	return localapi.Preferences{
-		ControlURL: l.controlURL, Tags: l.tags, Hostname: p.Hostname, AcceptRoutes: p.AcceptRoutes,
+		ControlURL: l.controlURL, Tags: slices.Clone(l.tags), Hostname: p.Hostname, AcceptRoutes: p.AcceptRoutes,
 		ExitNode: p.ExitNode, ExitNodeAllowLANAccess: p.ExitNodeAllowLANAccess,
 		AdvertiseRoutes: p.advertised(), ShieldsUp: p.ShieldsUp, AcceptDNS: !p.IgnoreDNS,
 	}
