@@ -48,7 +48,7 @@ func (s *session) serve(ctx context.Context, g *actor.Group) error {
 		select {
 		case m, ok := <-s.link.incoming:
 			if !ok {
-				return s.onStreamEnd()
+				return s.onStreamEnd(ctx)
 			}
 			s.onMessage(ctx, g, m.(*wire.ManagerMessage))
 		case <-up:
@@ -241,14 +241,23 @@ func (s *session) finish(ctx context.Context, err error) error {
 	return err
 }
 
-// onStreamEnd ends what runs, for nobody is there who could (VPN-37).
-func (s *session) onStreamEnd() error {
+// onStreamEnd ends what runs, for nobody is there who could (VPN-37). A manager that
+// has asked for the end may have closed its write side alone, and is answered.
+func (s *session) onStreamEnd(ctx context.Context) (err error) {
 	s.stop()
 	if s.run != nil {
-		<-s.run.ended
+		err = <-s.run.ended
+		if !s.run.answered {
+			s.answerStart(ctx, s.run.id, errors.New("the tunnel was stopped"))
+			err = nil // of a start that was cancelled
+		}
 	}
 	if s.link.readErr != nil {
 		s.Logger.Warn("vpn: the stream has broken", "err", s.link.readErr)
+		return s.link.readErr
 	}
-	return s.link.readErr
+	if len(s.stops) == 0 {
+		return nil
+	}
+	return s.finish(ctx, err)
 }

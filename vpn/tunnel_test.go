@@ -471,6 +471,24 @@ func TestManagerVanishes(t *testing.T) {
 	}
 }
 
+// A manager that closes its write side after Stop hears the answers all the same.
+func TestStopWithHalfClose(t *testing.T) {
+	bubble(t, func(t *testing.T, n *testNode, tunnel *Tunnel) {
+		n.joined = make(chan error)
+		s := play(t, tunnel)
+		s.send(start(1, testStart()))
+		s.send(stop(2))
+		if err := s.stream.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		s.started(1, "stopped")
+		s.stopped(2, "")
+		if err := s.eof(); err != nil || !n.isClosed() {
+			t.Errorf("served: %v", err)
+		}
+	})
+}
+
 // VT-04: frames that are none end the stream and the node.
 func TestCorruptFrames(t *testing.T) {
 	for name, text := range map[string]string{
