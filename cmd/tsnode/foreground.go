@@ -17,6 +17,7 @@ import (
 	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/node"
 	"github.com/seed94491740/tsnode/proxy"
+	"github.com/seed94491740/tsnode/state"
 )
 
 // authPause is how long a process that nobody watches goes on after its auth key
@@ -104,6 +105,9 @@ func (f *foreground) start(serving context.Context, g *actor.Group, specs []prox
 	}
 	if s.Timeout > 0 {
 		g.Go(f.limitStart)
+	}
+	if _, ok := f.node.Store.(*state.Kube); ok {
+		g.Go(f.tellSecret)
 	}
 	if period := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")); period > 0 {
 		g.Go(func(ctx context.Context) error {

@@ -19,6 +19,9 @@ func newNode(s *settings.Settings, stdin io.Reader, warn io.Writer) (*node.Node,
 	if err != nil {
 		return nil, err
 	}
+	if authKey == "" {
+		authKey = storedAuthKey(store)
+	}
 	return &node.Node{
 		Hostname: s.Hostname, AuthKey: authKey, ControlURL: s.LoginServer, Dir: s.StateDir, Store: store,
 		Ephemeral: s.Ephemeral, AdvertiseTags: s.Tags, Port: s.Port, MemoryLimit: s.MemoryLimit,

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"net"
+	"os"
 	"strings"
 
 	"github.com/seed94491740/tsnode/internal/settings"
@@ -12,14 +16,27 @@ import (
 // state (SVC-139). It is nil when that is not set: then the node opens a file in
 // its folder, or keeps keys in memory.
 func openStore(s *settings.Settings) (state.Store, error) {
-	prefix, _, hasPrefix := strings.Cut(s.State, ":")
+	prefix, name, hasPrefix := strings.Cut(s.State, ":")
 	switch {
 	case s.State == "":
 		return nil, nil
 	case s.State == settings.StateMemory:
 		return state.NewMemory(), nil
+	case hasPrefix && prefix+":" == settings.StateKube:
+		return state.OpenKube(context.Background(), state.KubeConfig{Secret: name, Address: kubeAddress(os.Getenv)})
 	case hasPrefix && !strings.ContainsAny(prefix, `/\.`) && len(prefix) > 1: // one letter is a drive
-		return nil, &usageError{fmt.Errorf("%s: %q: this version has no store %s: use mem: or the path of a file", s.From("state"), s.State, prefix)}
+		return nil, &usageError{fmt.Errorf("%s: %q: this version has no store %s: use mem:, kube:SECRET or the path of a file", s.From("state"), s.State, prefix)}
 	}
 	return state.OpenFile(s.State)
+}
+
+// kubeAddress returns where the environment of a pod says that the API server
+// is, or "" when it does not (Kubernetes documentation, "Accessing the Kubernetes
+// API from a Pod"). It needs no DNS, unlike the name that the server also has.
+func kubeAddress(getenv func(string) string) string {
+	host := getenv("KUBERNETES_SERVICE_HOST")
+	if host == "" {
+		return ""
+	}
+	return net.JoinHostPort(host, cmp.Or(getenv("KUBERNETES_SERVICE_PORT_HTTPS"), getenv("KUBERNETES_SERVICE_PORT"), "443"))
 }
