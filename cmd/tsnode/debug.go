@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -55,88 +54,91 @@ func newDebugShow(name, short, method, endpoint string) *cobra.Command {
 }
 
 // filterOptions are the flags of tsnode debug filter.
-type filterOptions struct {
-	socketFlags
-	out   bool
-	proto string
-}
+type filterOptions struct{ socketFlags }
 
 func newDebugFilter() *cobra.Command {
 	var o filterOptions
 	cmd := &cobra.Command{
-		Use:   "filter [flags] SRC DST",
-		Short: "Say what the running node would do with a packet, and why",
-		Long: `Say what the running node would do with the first packet of a flow from a peer, or
-with --out to one, by the routes and the policy in force; and why. SRC and DST are
-addresses with ports, of protocols that have them.
+		Use:   "filter [flags] PROTOCOL SOURCE DESTINATION",
+		Short: "Say whether a connection may begin, and why",
+		Long: `Say what the running node would do with the first packet of a connection, and which
+rule of the tailnet's policy, or what else, decides that.
+
+PROTOCOL is tcp, udp, sctp, icmp or the number of an IP protocol. SOURCE and
+DESTINATION are each a node's name, an IP address, or "self" for the running node,
+and behind a colon the port where the protocol has ports: web:80,
+[fd7a:115c:a1e0::1]:80. The source's port may be left out. What comes from the running
+node is judged as it leaves, all else as it arrives; the node at the other end judges
+by its own rules.
+
+The command fails if the packet is dropped.
 
 ` + asksRunning,
-		Example: `  # may that node connect to our port 22?
-  tsnode debug filter 100.64.0.7:50000 100.64.0.1:22
+		Example: `  # may the node "laptop" reach our port 22?
+  tsnode debug filter tcp laptop self:22
 
-  tsnode debug filter --proto icmp 100.64.0.7 100.64.0.1`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+  # does a packet to 10.0.0.7 find a router? for a script
+  tsnode debug filter --json udp self 10.0.0.7:53`,
+		Args: usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	o.add(cmd, true)
-	cmd.Flags().BoolVar(&o.out, "out", false, "a packet that this node sends")
-	cmd.Flags().StringVar(&o.proto, "proto", "tcp", "tcp, udp, icmp, icmpv6, sctp or a number")
 	return cmd
 }
 
+// errDropped says that a packet would not pass.
+var errDropped = errors.New("the packet would be dropped")
+
+// run asks the running node about a packet, and prints the verdict. What is no
+// packet needs no node.
 func (o *filterOptions) run(cmd *cobra.Command, args []string) error {
-	if _, err := protocolOf(o.proto); err != nil {
+	if _, err := parseTuple(args); err != nil {
 		return &usageError{err}
-	}
-	q := url.Values{"proto": {o.proto}, "inbound": {strconv.FormatBool(!o.out)}}
-	for i, name := range []string{"src", "dst"} {
-		a, err := endOf(args[i])
-		if err != nil {
-			return &usageError{err}
-		}
-		q.Set(name, a.String())
 	}
 	c, err := o.client()
 	if err != nil {
 		return err
 	}
-	v := new(node.PacketVerdict)
-	if err := c.Call(cmd.Context(), http.MethodGet, "tsnode/"+endpointExplain+"?"+q.Encode(), nil, v); err != nil {
+	q := url.Values{"proto": {args[0]}, "src": {args[1]}, "dst": {args[2]}}
+	p := new(packetLine)
+	if err := c.Call(cmd.Context(), http.MethodGet, "tsnode/"+endpointExplain+"?"+q.Encode(), nil, p); err != nil {
 		return err
 	}
 	if o.json {
-		return printJSON(cmd.OutOrStdout(), v)
+		err = printJSON(cmd.OutOrStdout(), p)
+	} else {
+		err = p.print(cmd.OutOrStdout())
 	}
-	if v.Peer != "" {
-		fmt.Fprintln(cmd.OutOrStdout(), "peer:", v.Peer)
+	if err == nil && !p.Passes {
+		err = errDropped
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), v.Why)
 	return err
 }
 
-// endOf reads an address with or without a port.
-func endOf(text string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.AddrPortFrom(a, 0), nil
-	}
-	a, err := netip.ParseAddrPort(text)
-	if err != nil {
-		return a, fmt.Errorf("%q: want an IP address, with or without a port", text)
-	}
-	return a, nil
+// A packetLine is a packet with what becomes of it: what the endpoint answers, and
+// --json prints.
+type packetLine struct {
+	node.PacketQuery
+	node.PacketVerdict
 }
 
-// protocols are those of IP that have a name here.
-var protocols = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+func (p *packetLine) print(w io.Writer) error {
+	way, end := "out", "to"
+	if p.Inbound {
+		way, end = "in", "from"
+	}
+	text := fmt.Sprintf("%s %s > %s, %s", protocolName(p.Protocol), endText(p.Src), endText(p.Dst), way)
+	if p.Peer != "" {
+		text += " " + end + " " + p.Peer
+	}
+	_, err := fmt.Fprintf(w, "%s\n%s\n", text, p.Why)
+	return err
+}
 
-// protocolOf reads the name or number of a protocol.
-func protocolOf(text string) (uint8, error) {
-	if p, ok := protocols[text]; ok {
-		return p, nil
+// endText writes an address, and the port if there is one.
+func endText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
 	}
-	p, err := strconv.ParseUint(text, 10, 8)
-	if err != nil {
-		return 0, errors.New("protocol: want tcp, udp, icmp, icmpv6, sctp or a number to 255")
-	}
-	return uint8(p), nil
+	return a.String()
 }

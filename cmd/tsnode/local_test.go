@@ -77,8 +77,7 @@ func TestLookAtRunningNode(t *testing.T) {
 		{"debug derp-map", []string{`"RegionCode":"dev1"`}},
 		{"debug netmap", []string{`"Name":"web.tailnet.test."`}},
 		{"debug goroutines", []string{"goroutine "}},
-		{"debug filter 100.64.0.1:50000 100.64.0.2:22", []string{"peer: web.tailnet.test", "accept"}},
-		{"debug filter --out --proto icmp 100.64.0.2 100.64.0.9", []string{"no peer has a route to 100.64.0.9"}},
+		{"debug filter tcp web self:22", []string{"tcp 100.64.0.1 > 100.64.0.2:22, in from web.tailnet.test", "accept"}},
 	} {
 		out, err := output(t, strings.Fields(tt.line)...)
 		if err != nil {
@@ -117,7 +116,7 @@ func TestLookAtRunningNode(t *testing.T) {
 // Without a running node the error names the next step.
 func TestNoRunningNode(t *testing.T) {
 	t.Setenv("TS_SOCKET", filepath.Join(t.TempDir(), "none.sock"))
-	for _, line := range []string{"status", "ip", "whois 100.64.0.1", "ping web", "nc web 80", "metrics", "set --shields-up", "login", "logout", "capture -o x", "debug derp-map", "dns status"} {
+	for _, line := range []string{"status", "ip", "whois 100.64.0.1", "ping web", "nc web 80", "metrics", "set --shields-up", "login", "logout", "capture -o x", "debug derp-map", "debug filter tcp a b:1", "dns status"} {
 		_, err := output(t, strings.Fields(line)...)
 		if !errors.Is(err, localapi.ErrNoServer) || !strings.Contains(hintFor(err), "tsnode run --socket") {
 			t.Errorf("%s: %v, hint %q", line, err, hintFor(err))

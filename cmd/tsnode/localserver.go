@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 
 	"github.com/seed94491740/tsnode/internal/version"
 	"github.com/seed94491740/tsnode/localapi"
@@ -43,29 +43,32 @@ func answerJSON(w http.ResponseWriter, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// explainPacket says what the node would do with a packet.
+// explainPacket says what the node would do with a packet, of which it knows the
+// names.
 func explainPacket(n *node.Node, w http.ResponseWriter, r *http.Request) {
-	q, err := packetQuery(r)
-	if err != nil {
+	p, err := explained(n, []string{r.FormValue("proto"), r.FormValue("src"), r.FormValue("dst")})
+	switch {
+	case errors.Is(err, node.ErrNameNotFound):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
 		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+	default:
+		answerJSON(w, p)
+	}
+}
+
+func explained(n *node.Node, words []string) (*packetLine, error) {
+	t, err := parseTuple(words)
+	if err != nil {
+		return nil, err
+	}
+	q, err := t.query(n)
+	if err != nil {
+		return nil, err
 	}
 	v, err := n.ExplainPacket(q)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return nil, err
 	}
-	answerJSON(w, v)
-}
-
-func packetQuery(r *http.Request) (q node.PacketQuery, err error) {
-	q.Inbound = r.FormValue("inbound") == "true"
-	if q.Protocol, err = protocolOf(r.FormValue("proto")); err != nil {
-		return q, err
-	}
-	if q.Src, err = netip.ParseAddrPort(r.FormValue("src")); err != nil {
-		return q, err
-	}
-	q.Dst, err = netip.ParseAddrPort(r.FormValue("dst"))
-	return q, err
+	return &packetLine{q, *v}, nil
 }
