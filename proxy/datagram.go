@@ -88,7 +88,6 @@ func (f *datagramForward) Serve(ctx context.Context) error {
 
 // connect begins the flow of a client.
 func (f *datagramForward) connect(ctx context.Context, client netip.AddrPort) (net.Conn, time.Duration, error) {
-	f.total.Add(1)
 	c, err := f.dial(ctx, client)
 	if err != nil {
 		return nil, 0, err

@@ -54,14 +54,14 @@ func TestDatagramsAreForwarded(t *testing.T) {
 	backend := udpEcho(t)
 	at := backend.LocalAddr().String()
 	s, l := startSet(t, nil, "-L 0:"+at+"/udp,idle=20ms", "-R 0:"+at+"/udp,idle=20ms")
-	for i, st := range s.Status() {
+	for i, st := range s.List() {
 		one, two := dial(t, "udp", st.Listen), dial(t, "udp", st.Listen)
 		a, b := exchange(t, one), exchange(t, two)
 		if a == b {
 			t.Errorf("%s: two clients share the flow from %s", st.Forward, a)
 		}
-		waitFor(t, "the flows to be idle", func() bool { return s.Status()[i].Open == 0 })
-		if st := s.Status()[i]; st.Total < 2 || st.Failed != 0 || st.BytesIn < 2 || st.BytesOut == 0 {
+		waitFor(t, "the flows to be idle", func() bool { return s.List()[i].Open == 0 })
+		if st := s.List()[i]; st.Total < 2 || st.Failed != 0 || st.BytesIn < 2 || st.BytesOut == 0 {
 			t.Errorf("status %+v", st)
 		}
 	}
@@ -76,7 +76,7 @@ func TestDatagramsKeepTheirPort(t *testing.T) {
 	backend := udpEcho(t)
 	s, l := startSet(t, nil, "-R 0:"+backend.LocalAddr().String()+"/udp")
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}}
-	c, err := d.Dial("udp", s.Status()[0].Listen)
+	c, err := d.Dial("udp", s.List()[0].Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,13 +115,13 @@ func TestDatagramsLimitFlows(t *testing.T) {
 	backend := udpEcho(t)
 	s, _ := startSet(t, nil, "-L 0:"+backend.LocalAddr().String()+"/udp,max=4")
 	for range 2 {
-		exchange(t, dial(t, "udp", s.Status()[0].Listen))
+		exchange(t, dial(t, "udp", s.List()[0].Listen))
 	}
-	late := dial(t, "udp", s.Status()[0].Listen)
+	late := dial(t, "udp", s.List()[0].Listen)
 	late.Write([]byte("x"))
-	waitFor(t, "the third flow to be refused", func() bool { return s.Status()[0].Refused > 0 })
+	waitFor(t, "the third flow to be refused", func() bool { return s.List()[0].Refused > 0 })
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	other, err := d.Dial("udp", s.Status()[0].Listen)
+	other, err := d.Dial("udp", s.List()[0].Listen)
 	if err != nil {
 		t.Skipf("this machine has no second loopback address: %v", err)
 	}

@@ -43,13 +43,13 @@ func TestForwardsJoinBothSides(t *testing.T) {
 	unix := listen(t, "unix", filepath.Join(dir, "backend"), echo)
 	at := filepath.Join(dir, "listen")
 	s, _ := startSet(t, nil, "-L 0:"+tcp.String(), "-R 0:"+tcp.String(), "-L unix:"+at+":"+tcp.String(), "-R 0:unix:"+unix.String())
-	for i, st := range s.Status() {
+	for i, st := range s.List() {
 		network, address := split("tcp", st.Listen)
 		if got := ask(t, network, address, "hello"); got != "echo hello" {
 			t.Errorf("%s: got %q", st.Forward, got)
 		}
-		waitFor(t, "the connection to end", func() bool { return s.Status()[i].Open == 0 })
-		if st := s.Status()[i]; st.Total != 1 || st.Failed != 0 || st.BytesIn != 5 || st.BytesOut != 10 {
+		waitFor(t, "the connection to end", func() bool { return s.List()[i].Open == 0 })
+		if st := s.List()[i]; st.Total != 1 || st.Failed != 0 || st.BytesIn != 5 || st.BytesOut != 10 {
 			t.Errorf("status %+v", st)
 		}
 	}
@@ -60,7 +60,7 @@ func TestForwardsJoinBothSides(t *testing.T) {
 func TestForwardResetsWhenTargetRefuses(t *testing.T) {
 	gone := nobody(t)
 	s, l := startSet(t, nil, "-L 0:"+gone, "-R 0:"+gone)
-	for i, st := range s.Status() {
+	for i, st := range s.List() {
 		c, err := net.DialTimeout("tcp", st.Listen, patience)
 		if err == nil { // the reset may come before the dial has ended
 			_, err = c.Read(make([]byte, 1))
@@ -69,8 +69,8 @@ func TestForwardResetsWhenTargetRefuses(t *testing.T) {
 		if !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%s: got %v, want a reset", st.Forward, err)
 		}
-		waitFor(t, "the connection to end", func() bool { return s.Status()[i].Open == 0 })
-		if st := s.Status()[i]; st.Total != 1 || st.Failed != 1 || !strings.Contains(st.LastError, "refused") {
+		waitFor(t, "the connection to end", func() bool { return s.List()[i].Open == 0 })
+		if st := s.List()[i]; st.Total != 1 || st.Failed != 1 || !strings.Contains(st.LastError, "refused") {
 			t.Errorf("status %+v", st)
 		}
 	}
@@ -84,7 +84,7 @@ func TestForwardActsForItsPeer(t *testing.T) {
 	socket := make(chan net.Addr, 1)
 	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { socket <- c.RemoteAddr(); echo(c) })
 	s, l := startSet(t, nil, "-R 0:"+backend.String())
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	near := <-socket
 	waitFor(t, "the peer to be known", func() bool {
 		peer, ok := l.actsFor("tcp", near)
@@ -112,7 +112,7 @@ func readProxied(c net.Conn) {
 func TestForwardSendsProxyHeader(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", readProxied)
 	s, _ := startSet(t, nil, "-R 0:"+backend.String()+",proxy=v1", "-R 0:"+backend.String()+",proxy=v2")
-	for i, st := range s.Status() {
+	for i, st := range s.List() {
 		c := dial(t, "tcp", st.Listen)
 		want := fmt.Sprintf("v%d %v to %v: hello", i+1, c.LocalAddr(), c.RemoteAddr())
 		if got := askOn(t, c, "hello"); got != want {
@@ -137,10 +137,10 @@ func TestForwardAcceptsProxyHeader(t *testing.T) {
 	proxied := listen(t, "tcp", "127.0.0.1:0", readProxied)
 	s, _ := startSet(t, nil, "-R 0:"+plain.String()+",accept-proxy", "-R 0:"+proxied.String()+",proxy=v2,accept-proxy")
 	v1 := "PROXY TCP4 203.0.113.7 198.51.100.1 1234 443\r\n"
-	if got := ask(t, "tcp", s.Status()[0].Listen, v1+"hello"); got != "echo hello" {
+	if got := ask(t, "tcp", s.List()[0].Listen, v1+"hello"); got != "echo hello" {
 		t.Errorf("got %q", got)
 	}
-	if got := ask(t, "tcp", s.Status()[1].Listen, v1+"hello"); got != "v2 203.0.113.7:1234 to 198.51.100.1:443: hello" {
+	if got := ask(t, "tcp", s.List()[1].Listen, v1+"hello"); got != "v2 203.0.113.7:1234 to 198.51.100.1:443: hello" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -150,13 +150,13 @@ func TestForwardRefusesWithoutProxyHeader(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	s, _ := startSet(t, nil, "-R 0:"+backend.String()+",accept-proxy")
 	for i, text := range []string{"GET / HTTP/1.1\r\n\r\n", "PROXY TCP4 what\r\n", "\r\n\r\n\x00\r\nQUIT\n\xff", ""} {
-		c := dial(t, "tcp", s.Status()[0].Listen)
+		c := dial(t, "tcp", s.List()[0].Listen)
 		io.WriteString(c, text)
 		c.(*net.TCPConn).CloseWrite()
 		if b, err := io.ReadAll(c); len(b) > 0 || text != "" && err == nil {
 			t.Errorf("%q got %q, %v; want a reset", text, b, err)
 		}
-		waitFor(t, "the failure to count", func() bool { return s.Status()[0].Failed == uint64(i+1) })
+		waitFor(t, "the failure to count", func() bool { return s.List()[0].Failed == uint64(i+1) })
 	}
 }
 
@@ -164,16 +164,16 @@ func TestForwardRefusesWithoutProxyHeader(t *testing.T) {
 func TestForwardLimitsConnections(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	s, _ := startSet(t, nil, "-L 0:"+backend.String()+",max=4")
-	at := s.Status()[0].Listen
+	at := s.List()[0].Listen
 	for range 2 {
 		dial(t, "tcp", at)
 	}
-	waitFor(t, "both to be let in", func() bool { return s.Status()[0].Open == 2 })
+	waitFor(t, "both to be let in", func() bool { return s.List()[0].Open == 2 })
 	c := dial(t, "tcp", at)
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a connection too many ended with %v, want a reset", err)
 	}
-	if st := s.Status()[0]; st.Refused != 1 || st.Total != 2 {
+	if st := s.List()[0]; st.Refused != 1 || st.Total != 2 {
 		t.Errorf("status %+v", st)
 	}
 	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}

@@ -25,7 +25,7 @@ func loopbackAllowed(c *Config) { c.Proxies.AllowLoopback = true }
 func TestHTTPProxyConnects(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	s, _ := startSet(t, loopbackAllowed, "-H 0")
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	// What the client sends before the answer arrives, too.
 	fmt.Fprintf(c, "CONNECT %v HTTP/1.1\r\nHost: x\r\n\r\nearly ", backend)
 	r := bufio.NewReader(c)
@@ -38,8 +38,8 @@ func TestHTTPProxyConnects(t *testing.T) {
 	if got, err := io.ReadAll(r); err != nil || string(got) != "echo early late" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	waitFor(t, "the tunnel to end", func() bool { return s.Status()[0].Open == 0 })
-	if st := s.Status()[0]; st.BytesIn != 10 || st.BytesOut != 15 {
+	waitFor(t, "the tunnel to end", func() bool { return s.List()[0].Open == 0 })
+	if st := s.List()[0]; st.BytesIn != 10 || st.BytesOut != 15 {
 		t.Errorf("status %+v", st)
 	}
 }
@@ -49,7 +49,7 @@ func TestHTTPProxyConnects(t *testing.T) {
 func TestHTTPProxyForwardsRequests(t *testing.T) {
 	target := webTarget(t)
 	s, _ := startSet(t, loopbackAllowed, "-H 0")
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	r := bufio.NewReader(c)
 	for range 2 {
 		resp, got := sendOn(t, c, r, "GET http://"+target+"/page?a=1;b HTTP/1.1\nHost: "+target+"\nProxy-Connection: keep-alive\n"+
@@ -89,13 +89,13 @@ func TestHTTPProxyRefuses(t *testing.T) {
 		{"CONNECT " + gone + " HTTP/1.1\nHost: web", http.StatusBadGateway},
 		{"GET http://" + gone + "/ HTTP/1.1\nHost: web", http.StatusBadGateway},
 	} {
-		resp, body := send(t, s.Status()[0].Listen, test.request+"\nConnection: close\n\n")
+		resp, body := send(t, s.List()[0].Listen, test.request+"\nConnection: close\n\n")
 		if resp.StatusCode != test.status || (resp.Header.Get(headerConnectError) != "") != (test.status != http.StatusBadRequest) {
 			t.Errorf("%s: status %d with header %q, want %d: %s", test.request, resp.StatusCode, resp.Header.Get(headerConnectError), test.status, body)
 		}
 	}
 	l.refuse = os.ErrDeadlineExceeded
-	if resp, _ := send(t, s.Status()[0].Listen, "CONNECT slow:80 HTTP/1.1\nHost: web\n\n"); resp.StatusCode != http.StatusGatewayTimeout {
+	if resp, _ := send(t, s.List()[0].Listen, "CONNECT slow:80 HTTP/1.1\nHost: web\n\n"); resp.StatusCode != http.StatusGatewayTimeout {
 		t.Errorf("no answer: status %d", resp.StatusCode)
 	}
 }
@@ -122,7 +122,7 @@ func TestHTTPProxyWantsPassword(t *testing.T) {
 		"Basic " + base64.StdEncoding.EncodeToString([]byte("bob:")):        http.StatusProxyAuthRequired,
 		"Bearer x": http.StatusProxyAuthRequired,
 	} {
-		c := dial(t, "tcp", s.Status()[0].Listen)
+		c := dial(t, "tcp", s.List()[0].Listen)
 		fmt.Fprintf(c, "CONNECT %v HTTP/1.1\r\nHost: x\r\nProxy-Authorization: %s\r\n\r\n", backend, credentials)
 		resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
 		if err != nil || resp.StatusCode != status || status == http.StatusProxyAuthRequired && resp.Header.Get("Proxy-Authenticate") == "" {
@@ -137,8 +137,8 @@ func TestProxiesShareAPort(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	at := filepath.Join(t.TempDir(), "proxies")
 	s, _ := startSet(t, loopbackAllowed, "-D unix:"+at, "-H unix:"+at)
-	if len(s.Status()) != 1 {
-		t.Fatalf("%+v", s.Status())
+	if len(s.List()) != 1 {
+		t.Fatalf("%+v", s.List())
 	}
 	web := dial(t, "unix", at)
 	resp, _ := sendOn(t, web, bufio.NewReader(web), "GET / HTTP/1.1\nHost: web\nConnection: close\n\n")
@@ -171,12 +171,12 @@ func socksConnect(t *testing.T, c net.Conn, to net.Addr) byte {
 func TestProxiesKeepOffLoopback(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	s, _ := startSet(t, nil, "-D 0", "-H 0")
-	if got := socksConnect(t, dial(t, "tcp", s.Status()[0].Listen), backend); got != 2 {
+	if got := socksConnect(t, dial(t, "tcp", s.List()[0].Listen), backend); got != 2 {
 		t.Errorf("SOCKS5 to loopback: reply %d, want 2", got)
 	}
 	_, port, _ := net.SplitHostPort(backend.String())
 	for _, host := range []string{"localhost", "[::ffff:127.0.0.1]", "[fe80::1]", "0.0.0.0"} {
-		resp, _ := send(t, s.Status()[1].Listen, "CONNECT "+host+":"+port+" HTTP/1.1\nHost: x\n\n")
+		resp, _ := send(t, s.List()[1].Listen, "CONNECT "+host+":"+port+" HTTP/1.1\nHost: x\n\n")
 		if resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: status %d", host, resp.StatusCode)
 		}
@@ -211,7 +211,7 @@ func TestProxiesChooseExitNode(t *testing.T) {
 		}
 	}, "-D 0")
 	for user, want := range map[string]string{"alice": "", "alice+exit=berlin": "berlin"} {
-		c := dial(t, "tcp", s.Status()[0].Listen)
+		c := dial(t, "tcp", s.List()[0].Listen)
 		c.Write([]byte{5, 1, 2, 1, byte(len(user))})
 		c.Write(append([]byte(user), 6))
 		c.Write(append([]byte("secret"), 5, 1, 0, 1, 192, 0, 2, 1, 0, 80))

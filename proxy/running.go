@@ -196,20 +196,21 @@ type Status struct {
 	Forward   string `json:"forward"`          // as it is written: -L …
 	Listen    string `json:"listen,omitempty"` // where it listens; empty while it does not
 	Target    string `json:"target,omitempty"`
-	Open      int    `json:"open"`            // connections or flows now
+	Open      int    `json:"open"`            // connections and flows of datagrams now
 	Total     uint64 `json:"total"`           // since the forward began
 	Failed    uint64 `json:"failed"`          // of all, those that could not be forwarded
 	Refused   uint64 `json:"refused"`         // beside them, those for which there was no room
 	BytesIn   uint64 `json:"bytesIn"`         // from clients
 	BytesOut  uint64 `json:"bytesOut"`        // to them
+	Dropped   uint64 `json:"dropped"`         // datagrams that could not be sent on
 	LastError string `json:"error,omitempty"` // the last one there was
 }
 
 func (r *running) status() Status {
 	s := Status{
 		Forward: r.spec.String(), Target: r.spec.Target,
-		Open: r.limit.Open(), Total: r.total.Load(), Failed: r.failed.Load(), Refused: r.limit.Refused(),
-		BytesIn: r.traffic.In.Load(), BytesOut: r.traffic.Out.Load(),
+		Open: r.limit.Open(), Total: r.total.Load() + r.traffic.Flows.Load(), Failed: r.failed.Load(), Refused: r.limit.Refused(),
+		BytesIn: r.traffic.In.Load(), BytesOut: r.traffic.Out.Load(), Dropped: r.traffic.Dropped.Load(),
 	}
 	if service := r.service.Load(); service != nil {
 		s.Listen = showAddr((*service).Addr())

@@ -19,7 +19,7 @@ func TestApplyLeavesAloneWhatDidNotChange(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
 	stays, goes := "-L 0:"+backend.String(), "-L 127.0.0.1:0:"+backend.String()+",max=9"
 	s, _ := startSet(t, nil, stays, goes)
-	before := s.Status()
+	before := s.List()
 	kept, ended := dial(t, "tcp", before[0].Listen), dial(t, "tcp", before[1].Listen)
 	for _, c := range []net.Conn{kept, ended} {
 		ping(t, c)
@@ -27,7 +27,7 @@ func TestApplyLeavesAloneWhatDidNotChange(t *testing.T) {
 	if err := s.Apply(within(t), specs(t, "-R 0:"+backend.String(), stays)); err != nil {
 		t.Fatal(err)
 	}
-	after := s.Status()
+	after := s.List()
 	if len(after) != 2 || after[1].Listen != before[0].Listen || after[1].Open != 1 {
 		t.Errorf("after the change: %+v", after)
 	}
@@ -54,12 +54,12 @@ func ping(t *testing.T, c net.Conn) {
 func TestApplyReopensAPort(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	s, _ := startSet(t, nil, "-L 0:"+backend.String())
-	_, port, _ := net.SplitHostPort(s.Status()[0].Listen)
+	_, port, _ := net.SplitHostPort(s.List()[0].Listen)
 	for _, option := range []string{"", ",max=5", ",max=6"} {
 		if err := s.Apply(within(t), specs(t, "-L "+port+":"+backend.String()+option)); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, "tcp", s.Status()[0].Listen, "x"); got != "echo x" {
+		if got := ask(t, "tcp", s.List()[0].Listen, "x"); got != "echo x" {
 			t.Errorf("with %q: got %q", option, got)
 		}
 	}
@@ -79,28 +79,28 @@ func TestApplyTellsWhatCannotListen(t *testing.T) {
 	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) || listenErr.Spec.Listen != taken.Addr().String() {
 		t.Fatalf("got %v", err)
 	}
-	if got := ask(t, "tcp", s.Status()[1].Listen, "x"); got != "echo x" {
+	if got := ask(t, "tcp", s.List()[1].Listen, "x"); got != "echo x" {
 		t.Errorf("the other forward: %q", got)
 	}
-	if st := s.Status()[0]; st.Listen != "" || !strings.Contains(st.LastError, "in use") {
+	if st := s.List()[0]; st.Listen != "" || !strings.Contains(st.LastError, "in use") {
 		t.Errorf("status %+v", st)
 	}
 	taken.Close()
-	waitFor(t, "the forward to listen", func() bool { return s.Status()[0].Listen != "" })
+	waitFor(t, "the forward to listen", func() bool { return s.List()[0].Listen != "" })
 }
 
 // SVC-175: open connections go on while nothing is accepted, until they end.
 func TestDrainWaitsForConnections(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
 	s, _ := startSet(t, nil, "-L 0:"+backend.String(), "-L 0:"+backend.String()+"/udp", "-H 0", "-D 0")
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	ping(t, c)
 	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	if err := s.Drain(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Drain with an open connection: %v", err)
 	}
-	for _, st := range s.Status() {
+	for _, st := range s.List() {
 		if late, err := net.Dial("tcp", st.Listen); st.Listen != "" && err == nil {
 			late.Close()
 			t.Errorf("%s still accepts", st.Forward)
@@ -163,5 +163,82 @@ func TestStdio(t *testing.T) {
 	}
 	if err := Stdio(within(t), d.DialContext, nobody(t), strings.NewReader(""), &out); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("to nobody: %v", err)
+	}
+}
+
+// What is added stays when others are applied, and goes when it is removed; each
+// change leaves the connections of the others alone.
+func TestAddAndRemove(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
+	applied, added := "-L 0:"+backend.String(), "-L 0:"+backend.String()+",max=9"
+	s, _ := startSet(t, nil, applied)
+	if err := s.Add(within(t), specs(t, added, applied)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(within(t), specs(t, "-R 0:"+backend.String(), applied)); err != nil {
+		t.Fatal(err)
+	}
+	all := s.List()
+	if len(all) != 3 || all[2].Forward != "-L 127.0.0.1:0:"+backend.String()+",max=9" {
+		t.Fatalf("forwards %+v", all)
+	}
+	kept, ended := dial(t, "tcp", all[0].Listen), dial(t, "tcp", all[2].Listen)
+	ping(t, kept)
+	ping(t, ended)
+	gone := specs(t, "-L 0:"+backend.String(), "-L 1:nowhere:1")
+	if err := s.Remove(within(t), gone...); !errors.Is(err, ErrNoForward) || len(s.List()) != 3 {
+		t.Errorf("Remove of one that is not there: %v, %d left", err, len(s.List()))
+	}
+	if err := s.Remove(within(t), gone[0]); err != nil {
+		t.Fatal(err)
+	}
+	if all := s.List(); len(all) != 1 {
+		t.Errorf("left are %+v", all)
+	}
+	if _, err := ended.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection of a forward that was removed is open")
+	}
+	ping(t, kept)
+}
+
+// What cannot listen is not kept, nor is what was added with it.
+func TestAddKeepsAllOrNothing(t *testing.T) {
+	taken := listen(t, "tcp", "127.0.0.1:0", echo)
+	s, _ := startSet(t, nil, "-L 0:a:1")
+	err := s.Add(within(t), specs(t, "-L 0:a:1", "-L 0:b:2", fmt.Sprintf("-L %d:b:3", taken.(*net.TCPAddr).Port))...)
+	var listenErr *ListenError
+	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("got %v", err)
+	}
+	if all := s.List(); len(all) != 1 || all[0].Forward != "-L 127.0.0.1:0:a:1" {
+		t.Errorf("left are %+v", all)
+	}
+}
+
+// A set has a bound.
+func TestAddIsBounded(t *testing.T) {
+	w := wanted{applied: make([]Spec, MaxForwards-1)}
+	if _, err := w.add(specs(t, "-L 0:a:1", "-L 0:b:1")); err == nil {
+		t.Error("one too many was taken")
+	}
+	if _, err := w.add(specs(t, "-L 0:a:1")); err != nil {
+		t.Error(err)
+	}
+}
+
+// What comes while all ends is refused.
+func TestDrainedSetTakesNoForwards(t *testing.T) {
+	s, _ := startSet(t, nil)
+	if err := s.Drain(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(within(t), specs(t, "-L 0:a:1")); !errors.Is(err, ErrDrained) {
+		t.Errorf("Apply: %v", err)
+	}
+	if err := s.Add(within(t), specs(t, "-L 0:a:1")...); !errors.Is(err, ErrDrained) {
+		t.Errorf("Add: %v", err)
+	}
+	if all := s.List(); len(all) != 0 {
+		t.Errorf("forwards %+v", all)
 	}
 }

@@ -16,8 +16,8 @@ const complainEvery = 10 * time.Second
 type tally struct {
 	limit   *carry.Limit
 	traffic carry.Traffic
-	total   atomic.Uint64 // connections and flows let in
-	failed  atomic.Uint64 // of them, those that could not be forwarded
+	total   atomic.Uint64 // connections let in
+	failed  atomic.Uint64 // of them and of flows, those that could not be forwarded
 	last    atomic.Pointer[string]
 
 	mute atomic.Int64 // nanoseconds of the clock until which failures are not logged

@@ -72,7 +72,7 @@ var alice = Identity{Login: "alice@example.com", Name: "Älice", ProfilePic: "ht
 // SVC-101, acceptance item 9: the target learns who asks, whatever the client says.
 func TestWebForwardTellsWhoAsks(t *testing.T) {
 	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+webTarget(t)+",http")
-	_, got := send(t, s.Status()[0].Listen, "POST /page?a=1;b HTTP/1.1\nHost: app\nConnection: close, Tailscale-User-Login, X-Hop\nX-Hop: 1\n"+
+	_, got := send(t, s.List()[0].Listen, "POST /page?a=1;b HTTP/1.1\nHost: app\nConnection: close, Tailscale-User-Login, X-Hop\nX-Hop: 1\n"+
 		"Tailscale-User-Login: mallory\nTAILSCALE-USER-NAME: mallory\nTailscale_User_Login: mallory\nTailscale-App-Capabilities: {}\n"+
 		"Tailscale-Funnel-Request: ?1\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4\nTransfer-Encoding: chunked\nTrailer: Tailscale-User-Login\n\n"+
 		"1\nx\n0\nTailscale-User-Login: mallory\n\n")
@@ -104,7 +104,7 @@ func TestWebForwardOfTaggedAndUnknown(t *testing.T) {
 		"tagged": identities(t, tagged, nil), "unknown": identities(t, alice, errors.New("nobody")),
 	} {
 		s, _ := startSet(t, edit, "-R 0:"+target+",http")
-		_, got := send(t, s.Status()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\nTailscale-User-Login: mallory\n\n")
+		_, got := send(t, s.List()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\nTailscale-User-Login: mallory\n\n")
 		if strings.Contains(got, "Tailscale") {
 			t.Errorf("%s: the target got %s", name, got)
 		}
@@ -127,7 +127,7 @@ func TestWebForwardUpgrades(t *testing.T) {
 	}))
 	t.Cleanup(target.Close)
 	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+target.Listener.Addr().String()+",http")
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	r := bufio.NewReader(c)
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	resp, err := http.ReadResponse(r, nil)
@@ -143,16 +143,16 @@ func TestWebForwardUpgrades(t *testing.T) {
 func TestWebForwardWithoutTarget(t *testing.T) {
 	gone := nobody(t)
 	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+gone+",http")
-	resp, _ := send(t, s.Status()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\n\n")
-	if resp.StatusCode != http.StatusBadGateway || s.Status()[0].Failed != 1 {
-		t.Errorf("status %d, %+v", resp.StatusCode, s.Status()[0])
+	resp, _ := send(t, s.List()[0].Listen, "GET / HTTP/1.1\nHost: app\nConnection: close\n\n")
+	if resp.StatusCode != http.StatusBadGateway || s.List()[0].Failed != 1 {
+		t.Errorf("status %d, %+v", resp.StatusCode, s.List()[0])
 	}
 }
 
 // Connections that wait for another request do not hold up the end.
 func TestWebForwardDrains(t *testing.T) {
 	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+webTarget(t)+",http")
-	c := dial(t, "tcp", s.Status()[0].Listen)
+	c := dial(t, "tcp", s.List()[0].Listen)
 	sendOn(t, c, bufio.NewReader(c), "GET / HTTP/1.1\nHost: app\n\n")
 	if err := s.Drain(within(t)); err != nil {
 		t.Fatal(err)

@@ -116,9 +116,9 @@ func runNear(ctx context.Context, args []string, in io.Reader, out io.Writer) er
 		if err := set.Apply(ctx, want); err != nil {
 			return err
 		}
-		at := set.Status()
+		at := set.List()
 		err := greet(in, out, greeting{TCP: at[0].Listen, UDP: at[1].Listen}, debug.FreeOSMemory)
-		for _, s := range set.Status() {
+		for _, s := range set.List() {
 			fmt.Fprintf(os.Stderr, "%s: %d in all, %d failed, %d refused; %s\n", s.Forward, s.Total, s.Failed, s.Refused, s.LastError)
 		}
 		return err

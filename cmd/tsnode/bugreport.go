@@ -141,7 +141,7 @@ func (f *foreground) bugReport() string {
 	b.WriteString("\nforwards:\n")
 	e := json.NewEncoder(&b)
 	if set := f.forwards.Load(); set != nil {
-		for _, s := range set.Status() {
+		for _, s := range set.List() {
 			e.Encode(s)
 		}
 	}

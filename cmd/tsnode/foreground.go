@@ -131,7 +131,7 @@ func (f *foreground) startForwards(serving context.Context, g *actor.Group, spec
 	if err != nil && (s.ExitOnForwardFailure || s.Stdio != "") {
 		return err
 	}
-	f.tellForwards(set.Status())
+	f.tellForwards(set.List())
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -52,9 +51,6 @@ type Datagrams[K comparable] struct {
 	Limit   *Limit
 	Traffic *Traffic
 
-	Total   atomic.Uint64 // flows begun
-	Dropped atomic.Uint64 // datagrams for whose flow there was no room
-
 	mu    sync.Mutex
 	flows map[K]*datagramFlow
 }
@@ -71,7 +67,7 @@ type datagramFlow struct {
 func (d *Datagrams[K]) Send(g *actor.Group, key K, source netip.Addr, b []byte) {
 	f := d.flow(g, key, source)
 	if f == nil {
-		d.Dropped.Add(1)
+		d.Traffic.Dropped.Add(1)
 		return
 	}
 	if conn := d.connOf(f, b); conn != nil {
@@ -91,7 +87,7 @@ func (d *Datagrams[K]) flow(g *actor.Group, key K, source netip.Addr) *datagramF
 	if !d.Limit.Take(source) {
 		return nil
 	}
-	d.Total.Add(1)
+	d.Traffic.Flows.Add(1)
 	f = &datagramFlow{idleness: idleness{began: time.Now()}}
 	if d.flows == nil {
 		d.flows = make(map[K]*datagramFlow)
@@ -115,7 +111,7 @@ func (d *Datagrams[K]) connOf(f *datagramFlow, b []byte) net.Conn {
 	if len(f.waiting) < maxWaiting {
 		f.waiting = append(f.waiting, append([]byte(nil), b...))
 	} else {
-		d.Dropped.Add(1)
+		d.Traffic.Dropped.Add(1)
 	}
 	return nil
 }

@@ -102,8 +102,8 @@ func TestDatagramsMakeAConnectionForEachFlow(t *testing.T) {
 		for range maxWaiting {
 			d.Send(g, "a", flooder, []byte("2"))
 		}
-		if d.Dropped.Load() != 1 {
-			t.Errorf("%d datagrams dropped that came before the connection, want 1", d.Dropped.Load())
+		if d.Traffic.Dropped.Load() != 1 {
+			t.Errorf("%d datagrams dropped that came before the connection, want 1", d.Traffic.Dropped.Load())
 		}
 		close(dialling)
 		a, buf := <-made, make([]byte, 10)
@@ -117,8 +117,8 @@ func TestDatagramsMakeAConnectionForEachFlow(t *testing.T) {
 		if got := <-replies; got != "a reply" {
 			t.Errorf("got %q", got)
 		}
-		if d.Limit.Open() != 1 || d.Total.Load() != 1 {
-			t.Errorf("%d flows open, %d in all; want 1, 1", d.Limit.Open(), d.Total.Load())
+		if d.Limit.Open() != 1 || d.Traffic.Flows.Load() != 1 {
+			t.Errorf("%d flows open, %d in all; want 1, 1", d.Limit.Open(), d.Traffic.Flows.Load())
 		}
 		time.Sleep(time.Minute + time.Second)
 		synctest.Wait()
@@ -139,8 +139,8 @@ func TestDatagramsOfAFloodLeaveRoom(t *testing.T) {
 			go d.Send(g, key, flooder, []byte("x"))
 		}
 		synctest.Wait()
-		if len(made) != 2 || d.Dropped.Load() != 2 {
-			t.Errorf("the flood made %d connections, and %d datagrams were dropped; want 2, 2", len(made), d.Dropped.Load())
+		if len(made) != 2 || d.Traffic.Dropped.Load() != 2 {
+			t.Errorf("the flood made %d connections, and %d datagrams were dropped; want 2, 2", len(made), d.Traffic.Dropped.Load())
 		}
 		go d.Send(g, "e", other, []byte("x"))
 		synctest.Wait()

@@ -11,11 +11,15 @@ import (
 	"github.com/seed94491740/tsnode/internal/actor"
 )
 
-// Traffic counts the bytes that went each way. Those of a stream between two
-// sockets of the kernel, which moves them itself, are counted when it ends.
+// Traffic counts the bytes that went each way, and the flows of datagrams. The bytes
+// of a stream between two sockets of the kernel, which moves them itself, are
+// counted when it ends.
 type Traffic struct {
 	In  atomic.Uint64 // from the side that asked
 	Out atomic.Uint64 // to it
+
+	Flows   atomic.Uint64 // flows of datagrams begun
+	Dropped atomic.Uint64 // datagrams for which there was no room
 }
 
 // Pipe copies between the connection that asked and the one that was made for it
