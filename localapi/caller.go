@@ -9,12 +9,13 @@ import (
 	"os"
 )
 
-// An access is what a client needs to be allowed.
-type access uint8
+// An Access is what a client needs to be allowed.
+type Access uint8
 
+// What an endpoint may ask of its clients.
 const (
-	mayRead  access = iota // whoever may connect
-	mayWrite               // root, who runs the process, the operator (SVC-124)
+	MayRead  Access = iota // whoever may connect
+	MayWrite               // root, who runs the process, the operator (SVC-124)
 )
 
 // A caller is who is at the other end of a connection.
@@ -35,8 +36,8 @@ func withCaller(ctx context.Context, c net.Conn) context.Context {
 }
 
 // permits reports whether a request may do something.
-func (s *Server) permits(r *http.Request, a access) bool {
-	if a == mayRead || s.config.Password != "" { // which was checked
+func (s *Server) permits(r *http.Request, a Access) bool {
+	if a == MayRead || s.config.Password != "" { // which was checked
 		return true
 	}
 	c, _ := r.Context().Value(callerKey{}).(caller)

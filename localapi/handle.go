@@ -17,55 +17,55 @@ const prefix = "/localapi/v0/"
 type route struct {
 	method string
 	path   string // behind prefix
-	access access
+	access Access
 	serve  func(*Server, http.ResponseWriter, *http.Request)
 }
 
 // endpoints returns all of SVC-127, and what more the ecosystem's command asks.
-// None of them but GET changes anything (SVC-126); some others do not, either.
+// GET changes nothing (SVC-126).
 func endpoints() []route {
 	get, post := http.MethodGet, http.MethodPost
 	return []route{
-		{get, "status", mayRead, (*Server).status},
-		{get, "whois", mayRead, (*Server).whoIs},
-		{get, "peer-by-id", mayRead, (*Server).peerByID},
-		{get, "user-profile", mayRead, (*Server).userProfile},
-		{get, "derpmap", mayRead, (*Server).derpMap},
-		{post, "ping", mayRead, (*Server).ping},
-		{post, "dial", mayRead, (*Server).dial},
+		{get, "status", MayRead, (*Server).status},
+		{get, "whois", MayRead, (*Server).whoIs},
+		{get, "peer-by-id", MayRead, (*Server).peerByID},
+		{get, "user-profile", MayRead, (*Server).userProfile},
+		{get, "derpmap", MayRead, (*Server).derpMap},
+		{post, "ping", MayRead, (*Server).ping},
+		{post, "dial", MayRead, (*Server).dial},
 
-		{get, "prefs", mayRead, (*Server).prefs},
-		{http.MethodPatch, "prefs", mayWrite, (*Server).editPrefs},
-		{post, "check-prefs", mayWrite, (*Server).checkPrefs},
-		{post, "start", mayWrite, (*Server).start},
-		{post, "login-interactive", mayWrite, (*Server).loginInteractive},
-		{post, "logout", mayWrite, (*Server).logout},
-		{get, "watch-ipn-bus", mayRead, (*Server).watchBus},
-		{post, "shutdown", mayWrite, (*Server).shutdown},
+		{get, "prefs", MayRead, (*Server).prefs},
+		{http.MethodPatch, "prefs", MayWrite, (*Server).editPrefs},
+		{post, "check-prefs", MayWrite, (*Server).checkPrefs},
+		{post, "start", MayWrite, (*Server).start},
+		{post, "login-interactive", MayWrite, (*Server).loginInteractive},
+		{post, "logout", MayWrite, (*Server).logout},
+		{get, "watch-ipn-bus", MayRead, (*Server).watchBus},
+		{post, "shutdown", MayWrite, (*Server).shutdown},
 
-		{get, "dns-config", mayRead, (*Server).dnsConfig},
-		{get, "dns-osconfig", mayRead, (*Server).dnsOSConfig},
-		{get, "dns-query", mayRead, (*Server).dnsQuery},
-		{get, "cert-domains", mayRead, (*Server).certDomains},
-		{get, "cert/", mayWrite, notYet("HTTPS certificates")},
+		{get, "dns-config", MayRead, (*Server).dnsConfig},
+		{get, "dns-osconfig", MayRead, (*Server).dnsOSConfig},
+		{get, "dns-query", MayRead, (*Server).dnsQuery},
+		{get, "cert-domains", MayRead, (*Server).certDomains},
+		{get, "cert/", MayWrite, notYet("HTTPS certificates")},
 
-		{get, "serve-config", mayRead, (*Server).serveConfig},
-		{post, "serve-config", mayWrite, notYet("serve")},
-		{get, "services", mayRead, answer(struct{}{})},
-		{post, "query-feature", mayRead, answer(featureAnswer{Text: "not supported by tsnode"})},
-		{get, "check-so-mark-in-use", mayRead, answer(soMark{true})},
-		{get, "check-ip-forwarding", mayRead, answer(warning{})},
-		{get, "check-udp-gro-forwarding", mayRead, answer(warning{})},
-		{post, "upload-client-metrics", mayRead, answer(struct{}{})},
-		{get, "profiles/", mayWrite, (*Server).profiles},
-		{http.MethodPut, "profiles/", mayWrite, (*Server).newProfile},
+		{get, "serve-config", MayRead, (*Server).serveConfig},
+		{post, "serve-config", MayWrite, notYet("serve")},
+		{get, "services", MayRead, answer(struct{}{})},
+		{post, "query-feature", MayRead, answer(featureAnswer{Text: "not supported by tsnode"})},
+		{get, "check-so-mark-in-use", MayRead, answer(soMark{true})},
+		{get, "check-ip-forwarding", MayRead, answer(warning{})},
+		{get, "check-udp-gro-forwarding", MayRead, answer(warning{})},
+		{post, "upload-client-metrics", MayRead, answer(struct{}{})},
+		{get, "profiles/", MayWrite, (*Server).profiles},
+		{http.MethodPut, "profiles/", MayWrite, (*Server).newProfile},
 
-		{get, "usermetrics", mayRead, (*Server).metrics},
-		{get, "metrics", mayWrite, (*Server).metrics},
-		{get, "goroutines", mayWrite, (*Server).goroutines},
-		{post, "debug", mayWrite, (*Server).debug},
-		{post, "debug-capture", mayWrite, (*Server).capture},
-		{get, "debug-packet-filter-rules", mayWrite, (*Server).filterRules},
+		{get, "usermetrics", MayRead, (*Server).metrics},
+		{get, "metrics", MayWrite, (*Server).metrics},
+		{get, "goroutines", MayWrite, (*Server).goroutines},
+		{post, "debug", MayWrite, (*Server).debug},
+		{post, "debug-capture", MayWrite, (*Server).capture},
+		{get, "debug-packet-filter-rules", MayWrite, (*Server).filterRules},
 	}
 }
 

@@ -99,14 +99,10 @@ func (s *Server) Stats() Stats {
 	return Stats{Connections: c.connections.Load(), Requests: c.requests.Load(), Denied: c.denied.Load(), Slow: c.slow.Load()}
 }
 
-// Handle adds an endpoint of the program's own, at tsnode/ and name. All may GET
-// it; other methods need the right to change the node. It is not called once
-// Serve has been.
-func (s *Server) Handle(method, name string, h http.HandlerFunc) {
-	a := mayWrite
-	if method == http.MethodGet {
-		a = mayRead
-	}
+// Handle adds an endpoint of the program's own, at tsnode/ and name, for clients of
+// that access: MayWrite for what changes something, and for what not every user of
+// the machine should see. It is not called once Serve has been.
+func (s *Server) Handle(method, name string, a Access, h http.HandlerFunc) {
 	s.add(route{method, "tsnode/" + name, a, func(_ *Server, w http.ResponseWriter, r *http.Request) { h(w, r) }})
 }
 

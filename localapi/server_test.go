@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,13 +130,13 @@ func TestWhoMayWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.permits(req, mayWrite) != tt.write || !s.permits(req, mayRead) {
+		if s.permits(req, MayWrite) != tt.write || !s.permits(req, MayRead) {
 			t.Errorf("%+v: want write %v", tt.caller, tt.write)
 		}
 	}
 	nobody := New(Config{Node: newFake(), Operator: -1})
 	req, _ := http.NewRequestWithContext(context.WithValue(t.Context(), callerKey{}, caller{-1, true}), "GET", "/", nil)
-	if nobody.permits(req, mayWrite) {
+	if nobody.permits(req, MayWrite) {
 		t.Error("no operator: user -1 may write")
 	}
 }
@@ -154,7 +156,7 @@ func TestDenied(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Host = localHost
-		if r.access == mayRead {
+		if r.access == MayRead {
 			continue
 		}
 		resp, err := http.DefaultTransport.(*http.Transport).Clone().RoundTrip(req)
@@ -166,9 +168,6 @@ func TestDenied(t *testing.T) {
 		if resp.StatusCode != http.StatusForbidden || !strings.Contains(string(text), "operator") {
 			t.Errorf("%s %s: %d %s", r.method, r.path, resp.StatusCode, text)
 		}
-		if r.method == http.MethodPatch && r.access != mayWrite {
-			t.Errorf("%s %s needs no right", r.method, r.path)
-		}
 	}
 	_, c := serve(t, newFake(), nil)
 	for _, path := range []string{"start", "logout", "login-interactive", "ping", "dial", "check-prefs", "shutdown", "debug-capture"} {
@@ -176,6 +175,15 @@ func TestDenied(t *testing.T) {
 			t.Errorf("GET %s: %d %s", path, status, text)
 		}
 	}
+}
+
+// SVC-124: who may use each endpoint.
+func TestAccessOfEndpoints(t *testing.T) {
+	var b strings.Builder
+	for _, r := range endpoints() {
+		fmt.Fprintf(&b, "%-5s %s %s\n", map[Access]string{MayRead: "all", MayWrite: "write"}[r.access], r.method, r.path)
+	}
+	golden(t, "access.txt", b.String())
 }
 
 // A socket that an ended process has left is replaced; that of a live one, and a
@@ -270,8 +278,14 @@ func TestHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(Config{Node: n, Operator: -1})
-	s.Handle(http.MethodGet, "hello", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `"hello"`) })
+	s.Handle(http.MethodGet, "hello", MayRead, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `"hello"`) })
+	s.Handle(http.MethodGet, "secret", MayWrite, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `"secret"`) })
 	run(t, s, ln)
+	req, _ := http.NewRequestWithContext(context.WithValue(t.Context(), callerKey{}, caller{os.Geteuid() + 1, true}), "GET", prefix+"tsnode/secret", nil)
+	w := httptest.NewRecorder()
+	if s.serveHTTP(w, req); w.Code != http.StatusForbidden {
+		t.Errorf("another user: %d %s", w.Code, w.Body)
+	}
 	var got string
 	if err := NewClient(path).Call(within(t), http.MethodGet, "tsnode/hello", nil, &got); err != nil || got != "hello" {
 		t.Errorf("got %q, %v", got, err)

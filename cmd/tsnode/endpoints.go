@@ -108,7 +108,7 @@ func (f *foreground) serveSocket(g *actor.Group, s *settings.Settings) error {
 	if err != nil {
 		return err
 	}
-	server.Handle(http.MethodGet, endpointBugReport, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, f.bugReport()) })
+	server.Handle(http.MethodGet, endpointBugReport, localapi.MayWrite, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, f.bugReport()) })
 	ln, err := localapi.Listen(s.Socket)
 	if err != nil {
 		return err

@@ -33,8 +33,8 @@ func localServer(n *node.Node, operator int, shutdown func(), log *slog.Logger) 
 		Node: api, Logger: log, Version: compatibleVersion + version.String(), Capability: node.CapabilityVersion,
 		Operator: operator, Shutdown: shutdown, Metrics: metricsOf(api),
 	})
-	s.Handle(http.MethodGet, endpointDNSStatus, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, n.DNSStatus()) })
-	s.Handle(http.MethodGet, endpointExplain, func(w http.ResponseWriter, r *http.Request) { explainPacket(n, w, r) })
+	s.Handle(http.MethodGet, endpointDNSStatus, localapi.MayRead, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, n.DNSStatus()) })
+	s.Handle(http.MethodGet, endpointExplain, localapi.MayWrite, func(w http.ResponseWriter, r *http.Request) { explainPacket(n, w, r) })
 	return s, nil
 }
 
