@@ -39,6 +39,7 @@ type Client struct {
 	asking   atomic.Bool         // by session: a request is under way that may change the key in force
 
 	commands chan command // to session
+	pulses   struct{ client, session actor.Pulse }
 }
 
 // New returns a Client. It does nothing before Serve.
@@ -61,10 +62,20 @@ func New(cfg Config) (*Client, error) {
 	k.warn(c.log)
 	c.joinKey.Store(k)
 	c.link = newLink(newDialer(&c.cfg, u))
+	c.pulses.client, c.pulses.session = actor.NewPulse("control.Client"), actor.NewPulse("control.Client: session")
 	return c, nil
 }
 
 func (*Client) String() string { return "control.Client" }
+
+// Alive returns once the loops of Serve have turned; the error names the one that
+// has not by the end of ctx. Whether the server answers is another matter.
+func (c *Client) Alive(ctx context.Context) error {
+	if err := c.pulses.client.Ask(ctx); err != nil || c.cfg.Paused.Get() {
+		return err
+	}
+	return c.pulses.session.Ask(ctx)
+}
 
 // Serve runs the client until ctx ends. An error that is an actor.FatalError is
 // one that no retry mends: it wraps ErrBadAuthKey, ErrRefused, ErrNodeDeleted or
@@ -114,6 +125,7 @@ func (c *Client) follow(ctx context.Context, ch <-chan struct{}) error {
 			c.link.renew()
 		case <-authChanged:
 		case <-pollChanged:
+		case <-c.pulses.client.Asked():
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -88,6 +88,7 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 		})
 		for {
 			select {
+			case <-s.pulses.session.Asked():
 			case m := <-s.commands:
 				if next = m.goal(g); next != nil {
 					return nil

@@ -28,11 +28,23 @@ func (s *peersService) Serve(ctx context.Context) error {
 		if err := s.apply(ctx, &filter, nm, policy); err != nil {
 			return err
 		}
+		if err := s.await(ctx, mapChanged, policyChanged); err != nil {
+			return err
+		}
+	}
+}
+
+// await returns nil when one of the channels is closed.
+func (s *peersService) await(ctx context.Context, mapChanged, policyChanged <-chan struct{}) error {
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-mapChanged:
+			return nil
 		case <-policyChanged:
+			return nil
+		case <-s.d.pulse.Asked():
 		}
 	}
 }

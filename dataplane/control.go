@@ -38,11 +38,13 @@ func newLimits() limits {
 	}
 }
 
-// An answer is a control message on its way to a peer.
+// An answer is a control message on its way to a peer. One to nobody asks whether
+// the loop that takes it turns: so that costs the loop nothing while nobody asks.
 type answer struct {
-	to  *peer
-	n   int
-	pkt [controlSize]byte
+	to    *peer
+	alive chan struct{} // closed by the loop, when to is nil
+	n     int
+	pkt   [controlSize]byte
 }
 
 // say queues the control message that build makes; it is dropped and counted
@@ -55,7 +57,7 @@ func (d *Dataplane) say(to *peer, build func(b []byte) ([]byte, error)) error {
 	}
 	a.n = copy(a.pkt[:], pkt)
 	select {
-	case d.answers <- a:
+	case d.inboxes[0] <- a:
 		return nil
 	default:
 		d.count.dropped.add(ControlFull, 1)

@@ -50,7 +50,7 @@ func loopback(a, b *testNode) (*outbound, *sinkhole) {
 	b.d.config.NewDelivery = func() Delivery { return hole }
 	r := b.d.NewReceiver()
 	b.d.config.NewDelivery = newDelivery
-	o := newOutbound(a.d, a.d.config.Links[0])
+	o := newOutbound(a.d, 0)
 	o.sender = sender{d: &Dataplane{config: Config{Underlay: &tap{transport.Endpoint{Addr: a.udp}, r}}}}
 	return o, hole
 }

@@ -141,7 +141,8 @@ type Dataplane struct {
 	filter  *packetfilter.Filter
 	table   atomic.Pointer[table]        // written by the peers service
 	applied *actor.Cell[*netmap.Netmap]  // what table was made from
-	answers chan answer                  // to peers; outlives a restart
+	inboxes []chan answer                // of the outbound loops; those to peers are in the first; outlive a restart
+	pulse   actor.Pulse                  // of the peers service
 	errands chan []byte                  // ICMP for our own stack; outlives a restart
 	errand  atomic.Pointer[actor.Worker] // brings them; nil before the first Serve of outbound
 	binding sync.Mutex                   // guards peer.tunnel against a change of masquerade
@@ -158,7 +159,10 @@ func New(c Config) (*Dataplane, error) {
 	}
 	d := &Dataplane{
 		config: c, filter: packetfilter.New(c.Flows), applied: actor.NewCell[*netmap.Netmap](nil),
-		answers: make(chan answer, maxAnswers), errands: make(chan []byte, maxErrands), limits: newLimits(),
+		errands: make(chan []byte, maxErrands), limits: newLimits(), pulse: actor.NewPulse("dataplane.peers"),
+	}
+	for range c.Links {
+		d.inboxes = append(d.inboxes, make(chan answer, maxAnswers))
 	}
 	d.table.Store(emptyTable())
 	var err error

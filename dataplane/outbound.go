@@ -27,11 +27,10 @@ func (s *outboundService) Serve(ctx context.Context) error {
 		errand := actor.NewWorker(g, 0, s.d.runErrands)
 		s.d.errand.Store(errand)
 		errand.Wake() // for those that a restart has left
-		links := s.d.config.Links
-		for _, l := range links[1:] {
-			g.Go(newOutbound(s.d, l).loop)
+		for i := 1; i < len(s.d.config.Links); i++ {
+			g.Go(newOutbound(s.d, i).loop)
 		}
-		return newOutbound(s.d, links[0]).loop(ctx)
+		return newOutbound(s.d, 0).loop(ctx)
 	})
 }
 
@@ -51,6 +50,7 @@ func (d *Dataplane) runErrands(context.Context) error {
 type outbound struct {
 	d      *Dataplane
 	link   Link
+	inbox  <-chan answer
 	sealer *wireguard.Sealer
 	sender sender
 	peer   *peer // that the run being sealed goes to
@@ -66,8 +66,9 @@ type outbound struct {
 	run    [outboundBatch]packet.Outbound
 }
 
-func newOutbound(d *Dataplane, l Link) *outbound {
-	o := &outbound{d: d, link: l, sender: sender{d: d}}
+// newOutbound returns the loop of one of the links.
+func newOutbound(d *Dataplane, link int) *outbound {
+	o := &outbound{d: d, link: d.config.Links[link], inbox: d.inboxes[link], sender: sender{d: d}}
 	o.sealer = d.engine.NewSealer(o.send)
 	return o
 }
@@ -81,7 +82,7 @@ func (o *outbound) loop(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case a := <-o.d.answers:
+			case a := <-o.inbox:
 				o.answer(&a)
 			default:
 			}
@@ -90,7 +91,7 @@ func (o *outbound) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case a := <-o.d.answers:
+		case a := <-o.inbox:
 			o.answer(&a)
 		case <-o.link.Ready():
 		}
@@ -195,8 +196,12 @@ func (o *outbound) send(_ *wireguard.Peer, bursts []packet.Burst) {
 	o.sender.send(o.peer, &o.path, bursts)
 }
 
-// answer seals and sends one control message.
+// answer seals and sends one control message, or says that the loop turns.
 func (o *outbound) answer(a *answer) {
+	if a.to == nil {
+		close(a.alive)
+		return
+	}
 	o.run[0] = packet.Outbound{Head: a.pkt[:a.n]}
 	o.seal(a.to, o.run[:1], o.d.engine.Now())
 	o.run[0] = packet.Outbound{}

@@ -31,6 +31,7 @@ type Prober struct {
 	options *actor.Cell[Options]
 	frames  chan *received
 	events  chan event
+	pulse   actor.Pulse
 	book    addrBook
 	status  statusBook
 	count   counters
@@ -46,6 +47,7 @@ func NewProber(cfg Config) *Prober {
 		options:   cfg.Options,
 		frames:    make(chan *received, frameRoom),
 		events:    make(chan event, eventRoom),
+		pulse:     actor.NewPulse("disco.Prober"),
 		book:      addrBook{shard: shardOfAddr},
 		status:    statusBook{shard: shardOfKey},
 		published: make(map[key.NodePublic]struct{}),
@@ -98,6 +100,7 @@ func (p *Prober) Serve(ctx context.Context) error {
 				free(e)
 			case <-timer.C:
 				r.st.advance(time.Now())
+			case <-p.pulse.Asked():
 			}
 		}
 	})
@@ -285,6 +288,10 @@ func (p *Prober) Status(k key.NodePublic) (PathStatus, bool) {
 	}
 	return *s, true
 }
+
+// Alive returns once Serve has turned; the error says that it has not by the end
+// of ctx.
+func (p *Prober) Alive(ctx context.Context) error { return p.pulse.Ask(ctx) }
 
 // Stats returns the counters.
 func (p *Prober) Stats() Counters { return p.count.load() }

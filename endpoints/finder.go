@@ -72,6 +72,7 @@ type Finder struct {
 	seed uint64 // of the home that is taken when nothing is known (NC-45)
 
 	wanted    chan string // why a discovery is wanted; holds one
+	pulse     actor.Pulse
 	endpoints actor.Cell[Set]
 	report    actor.Cell[*netcheck.Report]
 	stats     Stats
@@ -79,7 +80,7 @@ type Finder struct {
 
 // New returns a Finder that discovers once Serve runs.
 func New(cfg Config) *Finder {
-	f := &Finder{cfg: cfg, log: cfg.Logger, seed: rand.Uint64(), wanted: make(chan string, 1)}
+	f := &Finder{cfg: cfg, log: cfg.Logger, seed: rand.Uint64(), wanted: make(chan string, 1), pulse: actor.NewPulse("endpoints.Finder")}
 	c := &f.cfg
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -105,6 +106,10 @@ func New(cfg Config) *Finder {
 
 // String names the actor.
 func (*Finder) String() string { return "endpoints.Finder" }
+
+// Alive returns once Serve has turned; the error says that it has not by the end
+// of ctx.
+func (f *Finder) Alive(ctx context.Context) error { return f.pulse.Ask(ctx) }
 
 // Endpoints returns the cell of where this node may be reached. A Set is stored
 // at the end of each discovery, even if it lists the same as before.
@@ -166,6 +171,7 @@ func (f *Finder) Serve(ctx context.Context) error {
 				l.onEnded(o)
 			case <-l.timer.C:
 				l.onTimer()
+			case <-f.pulse.Asked():
 			}
 		}
 	})

@@ -50,7 +50,8 @@ type Monitor struct {
 	network Network
 	log     *slog.Logger
 	link    *actor.Cell[Link]
-	changed chan struct{}    // the network may have changed; holds one
+	changed chan struct{} // the network may have changed; holds one
+	pulse   actor.Pulse
 	wall    func() time.Time // time.Now; tests put it forward
 }
 
@@ -65,12 +66,17 @@ func NewMonitor(n Network, log *slog.Logger) *Monitor {
 		log:     log,
 		link:    actor.NewCell(Link{Up: true, HasV4: true, HasV6: true}),
 		changed: make(chan struct{}, 1),
+		pulse:   actor.NewPulse("host.Monitor"),
 		wall:    time.Now,
 	}
 }
 
 // String names the actor.
 func (*Monitor) String() string { return "host.Monitor" }
+
+// Alive returns once Serve has turned; the error says that it has not by the end
+// of ctx.
+func (m *Monitor) Alive(ctx context.Context) error { return m.pulse.Ask(ctx) }
 
 // Link returns the cell of what is known.
 func (m *Monitor) Link() *actor.Cell[Link] { return m.link }
@@ -111,6 +117,7 @@ func (m *Monitor) serve(ctx context.Context, g *actor.Group) error {
 			if c := sleep(); c != none {
 				v.look(c)
 			}
+		case <-m.pulse.Asked():
 		}
 	}
 }

@@ -211,6 +211,7 @@ func (k *pathKeeper) Serve(ctx context.Context) error {
 		case <-netmapChanged:
 		case <-connectionsChanged[0]:
 		case <-connectionsChanged[1]:
+		case <-p.keeping.Asked():
 		case <-linkChanged:
 			old := link
 			link, linkChanged = k.monitor.Link().Load()

@@ -26,11 +26,14 @@ type plane struct {
 	socket *udp.Socket
 	relays *derp.Regions
 	paths  *paths
+
+	tree    *actor.Tree // of its actors
+	keeping actor.Pulse // of its pathKeeper
 }
 
 // newPlane makes the parts of a plane and starts none.
 func newPlane(r *runtime, private key.NodePrivate) (*plane, error) {
-	p := &plane{key: private.Public()}
+	p := &plane{key: private.Public(), keeping: actor.NewPulse("node.pathKeeper")}
 	receiver := func() transport.Receiver { return p.data.NewReceiver() }
 	p.socket = udp.New(udp.Config{Network: r.network, Port: r.port, NewReceiver: receiver, Sockets: r.loops, Logger: r.log})
 	relays := derp.Config{
@@ -80,7 +83,7 @@ func (p *plane) setSocketOptions(port uint16, has func(string) bool) {
 }
 
 // start runs the plane's part of the tree.
-func (p *plane) start(r *runtime, tree *actor.Tree) {
+func (p *plane) start(r *runtime) {
 	for _, part := range []struct {
 		name     string
 		services []actor.Service
@@ -89,7 +92,7 @@ func (p *plane) start(r *runtime, tree *actor.Tree) {
 		{"paths", p.paths.services(r, p)},
 		{"dataplane", p.data.Services()},
 	} {
-		supervisor := tree.Supervisor(part.name)
+		supervisor := p.tree.Supervisor(part.name)
 		for _, s := range part.services {
 			supervisor.Go(r.supervised(s))
 		}
@@ -118,6 +121,7 @@ func (s *planes) Serve(ctx context.Context) error {
 			select {
 			case <-changed:
 			case <-netmapChanged:
+			case <-s.planing.Asked():
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -143,12 +147,12 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 	if err != nil {
 		return actor.Fatal(err)
 	}
+	p.tree = actor.NewTree(ctx, s.log)
 	s.plane.Store(p)
-	tree := actor.NewTree(ctx, s.log)
 	defer s.relays.Store(relayState{})
 	defer p.ended.Store(true)
-	defer tree.Stop()
-	p.start(s.runtime, tree)
+	defer p.tree.Stop()
+	p.start(s.runtime)
 	for {
 		nm, netmapChanged := s.control.Netmap.Load()
 		if barred(nm, p.key) {
@@ -157,12 +161,13 @@ func (s *planes) serveOne(ctx context.Context, private key.NodePrivate, changed 
 		st, relaysChanged := p.relays.Status().Load()
 		s.relays.Store(relayState{home: st.Home, connected: st.HomeConnected})
 		select {
-		case <-tree.Context().Done():
-			return context.Cause(tree.Context())
+		case <-p.tree.Context().Done():
+			return context.Cause(p.tree.Context())
 		case <-changed:
 			return nil
 		case <-netmapChanged:
 		case <-relaysChanged:
+		case <-s.planing.Asked():
 		}
 	}
 }

@@ -23,8 +23,8 @@ import (
 
 // Bounds of the logout of an ephemeral node (SVC-176, SVC-178).
 const (
-	logoutTimeout        = 5 * time.Second
-	logoutTimeoutOffline = time.Second // while there is no connection to control
+	logoutTimeout        = 3 * time.Second // less than the 5 s that a front end waits for Stop; VPN-19
+	logoutTimeoutOffline = time.Second     // while there is no connection to control
 )
 
 // A runtime is a started node: its parts, joined here and nowhere else.
@@ -61,6 +61,7 @@ type runtime struct {
 	derpMap *actor.Cell[*netmap.DERPMap] // of the newest netmap
 	resort  *lastResort
 	plane   atomic.Pointer[plane]  // nil before the first node key
+	planing actor.Pulse            // of planes
 	relays  actor.Cell[relayState] // of the plane
 	rejects rejects
 	pongs   pongs
@@ -76,6 +77,7 @@ type runtime struct {
 
 	lifeState actor.Cell[lifeState]
 
+	tree       *actor.Tree       // nil before start
 	supervisor *actor.Supervisor // of the tree; nil before start
 	cancel     context.CancelFunc
 	ended      context.Context // ends when the tree has ended
@@ -97,7 +99,7 @@ func newRuntime(s settings, e *events, f *fallbacks) (*runtime, error) {
 		settings: s, network: s.network, profile: p, events: e, fallbacks: f,
 		disco: key.NewDisco(), home: actor.NewCell(0), derpMap: actor.NewCell[*netmap.DERPMap](nil),
 		monitor: monitor, asides: newAsides(),
-		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}),
+		endpoints: actor.NewCell[[]control.Endpoint](nil), netInfo: actor.NewCell(control.NetInfo{}), planing: actor.NewPulse("node.planes"),
 	}
 	r.resort = newLastResort(&s, r.derpMap)
 	r.self, r.routing = newSelfInfo(r.hostinfo()), newRouting(s.preferences)
@@ -188,9 +190,9 @@ func (r *runtime) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.events.publish(Starting{})
-	tree := actor.NewTree(ctx, r.log)
-	context.AfterFunc(tree.Context(), func() { r.onEnd(ctx, tree) })
-	r.supervisor = tree.Supervisor("node")
+	r.tree = actor.NewTree(ctx, r.log)
+	context.AfterFunc(r.tree.Context(), func() { r.onEnd(ctx) })
+	r.supervisor = r.tree.Supervisor("node")
 	services := []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}}
 	if r.device != nil {
 		services = append(services, r.device, r.deviceDNS)
@@ -201,9 +203,9 @@ func (r *runtime) start() {
 }
 
 // onEnd waits for a tree that was cancelled or that an actor has ended.
-func (r *runtime) onEnd(ctx context.Context, tree *actor.Tree) {
+func (r *runtime) onEnd(ctx context.Context) {
 	defer r.end()
-	if err := tree.Wait(); ctx.Err() == nil {
+	if err := r.tree.Wait(); ctx.Err() == nil {
 		r.fail(err)
 	}
 }

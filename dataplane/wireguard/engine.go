@@ -38,6 +38,7 @@ type Engine struct {
 	ring  *ring
 	inbox chan message
 	mail  mailbox
+	pulse actor.Pulse
 }
 
 // New returns an engine without peers. It starts nothing: run Serve. The error
@@ -68,11 +69,16 @@ func New(c Config) (*Engine, error) {
 		config: c, identity: id, epoch: time.Now(),
 		peers: newPeerTable(), indices: newIndexTable(rand.Reader), unknown: newSharedRate(unknownPerSecond, unknownPerSecond), jitter: jitter,
 		ring: newRing(), inbox: make(chan message, inboxSize), mail: mailbox{ready: make(chan struct{}, 1)},
+		pulse: actor.NewPulse("wireguard.Engine"),
 	}, nil
 }
 
 // String names the engine for a supervisor.
 func (*Engine) String() string { return "wireguard.Engine" }
+
+// Alive returns once the actor has turned; the error says that it has not by the
+// end of ctx.
+func (e *Engine) Alive(ctx context.Context) error { return e.pulse.Ask(ctx) }
 
 // Now returns the time in the engine's terms; it is never 0.
 func (e *Engine) Now() Tick { return Tick(time.Since(e.epoch)) + 1 }

@@ -41,6 +41,8 @@ func (e *Engine) act(ctx context.Context) error {
 			m.apply(l)
 		case <-timer.C:
 			l.tick()
+		case <-e.pulse.Asked():
+			l.tick()
 		}
 	}
 }

@@ -76,6 +76,7 @@ type Regions struct {
 	table  atomic.Pointer[table]
 	routes routes
 	inbox  chan message
+	pulse  actor.Pulse
 	kicked chan struct{} // holds a token when a client's state has changed
 	status actor.Cell[Status]
 	stats  counters // of all clients, gone ones included
@@ -101,6 +102,7 @@ func New(cfg Config) *Regions {
 		dialer: cfg.dialer(),
 		log:    cfg.logger(),
 		inbox:  make(chan message, 64),
+		pulse:  actor.NewPulse("derp.Regions"),
 		kicked: make(chan struct{}, 1),
 	}
 	r.table.Store(&table{})
@@ -108,6 +110,10 @@ func New(cfg Config) *Regions {
 }
 
 func (*Regions) String() string { return "derp.Regions" }
+
+// Alive returns once Serve has turned; the error says that it has not by the end
+// of ctx.
+func (r *Regions) Alive(ctx context.Context) error { return r.pulse.Ask(ctx) }
 
 // Send queues bursts for the peer to.Key, copying them. It uses the peer's
 // region if that is connected, else the region where the peer was last heard if
@@ -211,6 +217,8 @@ func (r *Regions) Serve(ctx context.Context) error {
 			case <-sweep.C:
 				st.sweep(time.Now())
 			case <-r.kicked:
+			case <-r.pulse.Asked():
+				continue
 			}
 			r.status.Store(st.snapshot())
 		}

@@ -44,6 +44,7 @@ type Client struct {
 	port      actor.Cell[uint16]
 	mapping   actor.Cell[netip.AddrPort]
 	questions chan question
+	pulse     actor.Pulse
 	stats     Stats
 }
 
@@ -59,6 +60,7 @@ func New(cfg Config) *Client {
 		noUPnP:    cfg.NoUPnP,
 		log:       cfg.Logger,
 		questions: make(chan question),
+		pulse:     actor.NewPulse("portmap.Client"),
 	}
 	if c.link == nil {
 		c.link = actor.NewCell(host.Link{Up: true})
@@ -74,6 +76,10 @@ func New(cfg Config) *Client {
 
 // String names the actor.
 func (*Client) String() string { return "portmap.Client" }
+
+// Alive returns once Serve has turned; the error says that it has not by the end
+// of ctx.
+func (c *Client) Alive(ctx context.Context) error { return c.pulse.Ask(ctx) }
 
 // Mapping returns the cell of the public address that leads to the local port;
 // it is not valid while there is none.
@@ -136,6 +142,7 @@ func (c *Client) Serve(ctx context.Context) error {
 			case d := <-l.attempted:
 				l.onAttempted(d)
 			case <-l.timer.C:
+			case <-c.pulse.Asked():
 			}
 		}
 	})
