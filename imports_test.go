@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"key":            {},
 	"packet":         {},
 	"host":           {"packet", "internal/actor"},
+	"host/iface":     {"host"},
 	"internal/actor": {},
 
 	"internal/version":  {},

@@ -95,12 +95,12 @@ const maxEchoPayload = 1280 - 40 - echoHeader
 // (NC-34). It uses the datagram sockets for ICMP where the system has them and
 // lets this user have them, which on Linux the setting net.ipv4.ping_group_range
 // decides, else a raw socket, which needs privilege.
-func (OS) Echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duration, error) {
+func (o OS) Echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duration, error) {
 	to = to.Unmap()
 	if !to.IsValid() || len(payload) > maxEchoPayload {
 		return 0, fmt.Errorf("host: ICMP echo to %v with %d bytes: want an address and at most %d bytes", to, len(payload), maxEchoPayload)
 	}
-	d, err := echo(ctx, to, payload)
+	d, err := o.echo(ctx, to, payload)
 	switch {
 	case err == nil:
 		return d, nil
@@ -112,12 +112,15 @@ func (OS) Echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duratio
 	return 0, fmt.Errorf("host: ICMP echo to %v: %w", to, err)
 }
 
-func echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duration, error) {
+func (o OS) echo(ctx context.Context, to netip.Addr, payload []byte) (time.Duration, error) {
 	c, err := openEcho(ctx, to.Is6())
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
+	if err := o.mark(c.(syscall.Conn)); err != nil {
+		return 0, err
+	}
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	m := echoMessage{id: uint16(rand.Uint32()), seq: uint16(rand.Uint32()), payload: payload}
 	start := time.Now()

@@ -20,15 +20,15 @@ type TCPOptions struct {
 
 // ListenTCP listens on the host with options. Multipath TCP stays off: it knows
 // no user timeout.
-func (OS) ListenTCP(ctx context.Context, address string, o TCPOptions) (net.Listener, error) {
+func (o OS) ListenTCP(ctx context.Context, address string, options TCPOptions) (net.Listener, error) {
 	lc := net.ListenConfig{
-		KeepAlive: o.KeepAlive,
-		Control: func(_, _ string, c syscall.RawConn) error {
-			if o.UserTimeout <= 0 {
+		KeepAlive: options.KeepAlive,
+		Control: o.marked(func(_, _ string, c syscall.RawConn) error {
+			if options.UserTimeout <= 0 {
 				return nil
 			}
-			return setUserTimeout(c, o.UserTimeout)
-		},
+			return setUserTimeout(c, options.UserTimeout)
+		}),
 	}
 	lc.SetMultipathTCP(false)
 	return lc.Listen(ctx, "tcp", address)
@@ -36,8 +36,8 @@ func (OS) ListenTCP(ctx context.Context, address string, o TCPOptions) (net.List
 
 // ListenPacket binds a UDP socket, a *net.UDPConn, as net.ListenConfig.ListenPacket
 // does.
-func (OS) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	var lc net.ListenConfig
+func (o OS) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: o.marked(nil)}
 	return lc.ListenPacket(ctx, network, address)
 }
 
@@ -51,31 +51,31 @@ func (o OS) DialFrom(ctx context.Context, network, local, address string) (net.C
 	if err != nil {
 		return nil, err
 	}
-	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(from)}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(from), Control: o.marked(nil)}
 	return d.DialContext(ctx, network, address)
 }
 
 // ListenUDPAt is ListenUDP for a server that answers at one of the host's
 // addresses.
-func (OS) ListenUDPAt(ctx context.Context, at netip.AddrPort) (UDPConn, error) {
+func (o OS) ListenUDPAt(ctx context.Context, at netip.AddrPort) (UDPConn, error) {
 	family := "udp4"
 	if at.Addr().Is6() {
 		family = "udp6"
 	}
-	return listenUDP(ctx, family, at.String(), controlUDP)
+	return listenUDP(ctx, family, at.String(), o.marked(controlUDP))
 }
 
 // ListenUDP binds a wildcard UDP socket with large buffers and, on Linux, with
 // batched and segmented I/O where the kernel offers it.
-func (OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error) {
+func (o OS) ListenUDP(ctx context.Context, family string, port uint16) (UDPConn, error) {
 	if familyNames[family] == "" {
 		return nil, fmt.Errorf("host: listen UDP: family %q is neither udp4 nor udp6", family)
 	}
-	return listenUDP(ctx, family, ":"+strconv.Itoa(int(port)), controlUDP)
+	return listenUDP(ctx, family, ":"+strconv.Itoa(int(port)), o.marked(controlUDP))
 }
 
 // A control sets options of a socket before it is bound.
-type control func(network, address string, c syscall.RawConn) error
+type control = func(network, address string, c syscall.RawConn) error
 
 func listenUDP(ctx context.Context, family, address string, c control) (UDPConn, error) {
 	lc := net.ListenConfig{Control: c}

@@ -15,23 +15,33 @@ const udpBuffer = 7 << 20
 var familyNames = map[string]string{"udp4": "IPv4", "udp6": "IPv6"}
 
 // OS is the network of the machine itself.
-type OS struct{}
+type OS struct {
+	// Mark is put on what the sockets send, so that rules of routing can tell it
+	// from what others send; 0 puts none. Marks are Linux's, and for those who
+	// MayMark.
+	Mark uint32
+}
 
 // Dial connects with the operating system's own timeouts; ctx bounds it.
-func (OS) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
+func (o OS) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Control: o.marked(nil)}
 	return d.DialContext(ctx, network, address)
 }
 
 // Listen listens on the host.
-func (OS) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	var lc net.ListenConfig
+func (o OS) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: o.marked(nil)}
 	return lc.Listen(ctx, network, address)
 }
 
-// LookupNetIP asks the host's resolver.
-func (OS) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error) {
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, name)
+// LookupNetIP asks the host's resolver, with a mark by the one of package net,
+// whose sockets can have it.
+func (o OS) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error) {
+	resolver := net.DefaultResolver
+	if o.Mark != 0 {
+		resolver = &net.Resolver{PreferGo: true, Dial: o.Dial}
+	}
+	addrs, err := resolver.LookupNetIP(ctx, network, name)
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}

@@ -16,11 +16,15 @@ func (u *batchUDP) Share(ctx context.Context) (UDPConn, error) {
 	if err := reusePort(u.raw); err != nil {
 		return nil, err
 	}
+	mark, err := markOf(u.raw)
+	if err != nil {
+		return nil, err
+	}
 	family := "udp4"
 	if u.v6 {
 		family = "udp6"
 	}
-	return listenUDP(ctx, family, u.LocalAddr().String(), controlShared)
+	return listenUDP(ctx, family, u.LocalAddr().String(), OS{Mark: mark}.marked(controlShared))
 }
 
 // controlShared sets what must be set before a further socket is bound.
