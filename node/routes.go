@@ -96,6 +96,7 @@ type routing struct {
 	prefs    *actor.Cell[Preferences]
 	exit     *actor.Cell[exitState]
 	dnsPrefs *actor.Cell[dns.Preferences]
+	decided  actor.Cell[decision]
 
 	behind    *actor.Cell[[]netip.Prefix] // networks that are forwarded to
 	forwarder *netstack.Forwarder         // nil in tests without netstack
@@ -162,6 +163,19 @@ func (r *router) follow(nm *netmap.Netmap, link host.Link) {
 		r.dnsPrefs.Store(names)
 	}
 	r.forward(behind)
+	next := decision{policy: r.self.policy.Get()}
+	if nm != nil && nm.Self != nil {
+		next.netmap = nm
+	}
+	if next != r.decided.Get() {
+		r.decided.Store(next)
+	}
+}
+
+// A decision is a netmap with the policy that was made for it.
+type decision struct {
+	netmap *netmap.Netmap // nil before the first
+	policy *dataplane.Policy
 }
 
 // attrNoIPv4 is the attribute of nodes that shall use no IPv4 (SVC-40).
