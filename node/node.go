@@ -238,7 +238,7 @@ func notRunning(cause error, st lifeState) error {
 	return fmt.Errorf("%w: waiting for the control server (%w)", ErrNotRunning, cause)
 }
 
-// Close ends the node: it logs an ephemeral one out, within 5 s, closes every
+// Close ends the node: it logs an ephemeral one out, within 3 s, closes every
 // connection and listener, and leaves no goroutine. It may be called more than
 // once and while Start runs.
 func (n *Node) Close() error {

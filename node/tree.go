@@ -56,16 +56,17 @@ type runtime struct {
 	device    *tun.Device // behind overlay; nil without
 	deviceDNS *deviceDNS  // nil without a device
 
-	disco   key.DiscoPrivate
-	home    *actor.Cell[int]             // home region, 0 = none
-	derpMap *actor.Cell[*netmap.DERPMap] // of the newest netmap
-	resort  *lastResort
-	plane   atomic.Pointer[plane]  // nil before the first node key
-	planing actor.Pulse            // of planes
-	relays  actor.Cell[relayState] // of the plane
-	rejects rejects
-	pongs   pongs
-	monitor *host.Monitor
+	disco    key.DiscoPrivate
+	home     *actor.Cell[int]             // home region, 0 = none
+	derpMap  *actor.Cell[*netmap.DERPMap] // of the newest netmap
+	resort   *lastResort
+	plane    atomic.Pointer[plane]  // nil before the first node key
+	planing  actor.Pulse            // of planes
+	relays   actor.Cell[relayState] // of the plane
+	rejects  rejects
+	troubles atomic.Uint64 // times that control began not to answer
+	pongs    pongs
+	monitor  *host.Monitor
 
 	taps      taps
 	asides    asides
