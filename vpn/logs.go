@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/seed94491740/tsnode/vpn/internal/wire"
 )
@@ -14,7 +16,7 @@ import (
 // Bounds of the log that is told to the manager (VPN-26).
 const (
 	logBacklog = 1024    // lines that wait for the writer
-	maxText    = 4 << 10 // of a message or value, in bytes
+	maxText    = 4 << 10 // of a message or value, in bytes before it is one line
 	maxFields  = 32      // of a line
 )
 
@@ -102,7 +104,6 @@ type logHandler struct {
 	queue  *logQueue
 	level  slog.Leveler
 	names  []string          // of loggers: groups, outermost first
-	prefix string            // of the keys of fields
 	fields []*wire.Log_Field // of every line
 }
 
@@ -113,7 +114,7 @@ func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >=
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	l := &wire.Log{Level: levelOf(r.Level), Message: line(r.Message), LoggerNames: h.names, Fields: slices.Clip(h.fields)}
 	r.Attrs(func(a slog.Attr) bool {
-		l.Fields = appendField(l.Fields, h.prefix, a)
+		l.Fields = appendField(l.Fields, "", a)
 		return true
 	})
 	h.queue.push(l)
@@ -125,19 +126,18 @@ func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := *h
 	next.fields = slices.Clip(h.fields)
 	for _, a := range attrs {
-		next.fields = appendField(next.fields, h.prefix, a)
+		next.fields = appendField(next.fields, "", a)
 	}
 	return &next
 }
 
-// WithGroup implements slog.Handler.
+// WithGroup implements slog.Handler: a group is the name of a logger.
 func (h *logHandler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
 	next := *h
 	next.names = append(slices.Clip(h.names), line(name))
-	next.prefix += name + "."
 	return &next
 }
 
@@ -179,10 +179,23 @@ func levelOf(l slog.Level) wire.Log_Level {
 	return wire.Log_DEBUG
 }
 
-// line makes one line of valid text of limited length (VPN-17).
+// line makes one line of valid text of limited length (VPN-17, VPN-26). What would
+// move the cursor of a terminal is written as in Go.
 func line(text string) string {
-	text = text[:min(len(text), maxText)]
-	return strings.ReplaceAll(valid(text), "\n", `\n`)
+	text = valid(text[:min(len(text), maxText)])
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !unicode.IsControl(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 // valid replaces what is not UTF-8, which no message can carry (VPN-17).

@@ -30,7 +30,8 @@ type ManagerConfig struct {
 
 	// Events takes what the tunnel tells, one at a time, in order: an Event is a
 	// LogLine, or an Update that Peers knows already. While it does not return, the
-	// tunnel's messages wait. Nil takes none.
+	// tunnel's messages wait, and behind 64 of them its answers, too: so it must not
+	// wait for Start, Stop, Wake or Refresh. Nil takes none.
 	Events func(Event)
 
 	// Header is the order of the header that is sent. Default: HeaderAuto.

@@ -31,6 +31,9 @@ type Node interface {
 	// keeps its session fresh, or outside.
 	Ping(ctx context.Context, peer netip.Addr, inside bool) (Pong, error)
 
+	// RelayLatency tells how long it takes to a relay region and back; 0: unknown.
+	RelayLatency(region int) time.Duration
+
 	// Wake has the node look for its paths anew, since the machine has slept
 	// (VPN-33). It does not wait for that.
 	Wake()
@@ -58,8 +61,8 @@ type Pong struct {
 // are secrets.
 type StartOptions struct {
 	ControlURL string
-	Token      string      // the auth key; empty: the node is logged in already
-	Headers    http.Header // of every HTTP request to the control server and to relays
+	Token      string      `json:"-"` // the auth key; empty: the node is logged in already
+	Headers    http.Header `json:"-"` // of every HTTP request to the control server and to relays
 
 	// Descriptor is that of a TUN device, which stays the manager's: who uses it
 	// duplicates it (VPN-41). 0 means none: the node has its own overlay.

@@ -28,6 +28,8 @@ type testNode struct {
 	closed   bool
 	closeErr error
 	accepts  bool
+
+	closeTakes time.Duration
 }
 
 func newTestNode(nm *netmap.Netmap) *testNode {
@@ -100,7 +102,14 @@ func (n *testNode) Wait(ctx context.Context) error {
 	}
 }
 
+func (n *testNode) RelayLatency(region int) time.Duration {
+	return time.Duration(region) * 20 * time.Millisecond
+}
+
 func (n *testNode) Close() error {
+	if n.closeTakes > 0 {
+		time.Sleep(n.closeTakes)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true

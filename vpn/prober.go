@@ -39,7 +39,7 @@ func (p *prober) serve(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			p.pings.Store(merged(nm, p.pings.Get(), answers))
+			p.pings.Store(p.merged(nm, answers))
 		}
 		if err := actor.Sleep(ctx, probeEvery); err != nil {
 			return err
@@ -48,16 +48,16 @@ func (p *prober) serve(ctx context.Context) error {
 }
 
 // merged are the newest answers of the nodes that there are (VPN-31).
-func merged(nm *netmap.Netmap, old, answers map[netmap.StableID]Ping) map[netmap.StableID]Ping {
-	pings := make(map[netmap.StableID]Ping)
-	for _, p := range nm.Peers {
-		ping, ok := answers[p.StableID]
+func (p *prober) merged(nm *netmap.Netmap, answers map[netmap.StableID]Ping) map[netmap.StableID]Ping {
+	old, pings := p.pings.Get(), make(map[netmap.StableID]Ping)
+	for _, peer := range nm.Peers {
+		ping, ok := answers[peer.StableID]
 		if !ok {
-			ping, ok = old[p.StableID]
+			ping, ok = old[peer.StableID]
 		}
 		if ok {
-			ping.Relay = regionName(nm, p.HomeDERP)
-			pings[p.StableID] = ping
+			ping.Relay, ping.RelayLatency = regionName(nm, peer.HomeDERP), p.node.RelayLatency(peer.HomeDERP)
+			pings[peer.StableID] = ping
 		}
 	}
 	return pings

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
@@ -48,12 +49,13 @@ func TestRosterByOwner(t *testing.T) {
 }
 
 // VPN-45: ids look like UUIDs of version 4, and are the same after a restart and a
-// new node key.
+// new node key: their formula is that of section 7.1.
 func TestIDs(t *testing.T) {
 	p := testPeer(7)
+	p.Key = key.NewNode().Public()
 	first := rosterOf(testNetmap(p), knowledge{}, GroupByOwner)
 	renamed := *p
-	renamed.Name, renamed.Key = "else.tailnet.test.", p.Key
+	renamed.Name, renamed.Key = "else.tailnet.test.", key.NewNode().Public()
 	second := rosterOf(testNetmap(&renamed), knowledge{}, GroupByOwner)
 	for id, a := range first.agents {
 		if id[6]>>4 != 4 || id[8]>>6 != 2 {
@@ -63,8 +65,22 @@ func TestIDs(t *testing.T) {
 			t.Errorf("after a change of name: %v", b)
 		}
 	}
-	if got := newID("vpn-node", "n7").String(); got != "9d89a472-f8b0-417d-80d7-d018f3fae6a7" {
-		t.Errorf("the id of a node changed: %s", got)
+	tagged := *p
+	tagged.Tags = []string{"tag:web", "tag:prod"}
+	for _, tt := range []struct {
+		peer             *netmap.Peer
+		by               Grouping
+		workspace, agent string
+	}{
+		{p, GroupByOwner, "7f19f9cd-5a2f-4b6f-af80-7ab47392ed38", "9d89a472-f8b0-417d-80d7-d018f3fae6a7"},
+		{&tagged, GroupByOwner, "e37998e1-39c6-4d79-bb62-b3b0f1a38388", "9d89a472-f8b0-417d-80d7-d018f3fae6a7"},
+		{p, GroupByNode, "b6611aff-5b93-4ce8-9368-03a1a24057fe", "9d89a472-f8b0-417d-80d7-d018f3fae6a7"},
+	} {
+		for id, a := range rosterOf(testNetmap(tt.peer), knowledge{}, tt.by).agents {
+			if id.String() != tt.agent || a.Workspace.String() != tt.workspace {
+				t.Errorf("by %s with tags %v: agent %v, workspace %v", tt.by, tt.peer.Tags, id, a.Workspace)
+			}
+		}
 	}
 }
 

@@ -20,7 +20,8 @@ type run struct {
 	cancel  context.CancelFunc
 	ctx     context.Context
 
-	node  Node          // set before up is closed
+	node  Node          // set before made is closed
+	made  chan struct{} // closed when there is a node
 	up    chan struct{} // closed when the tunnel runs
 	ended chan error    // gets one value when all is closed: why, nil if it was cancelled
 
@@ -31,7 +32,7 @@ type run struct {
 func newRun(ctx context.Context, s *session, id uint64, m *wire.StartRequest) *run {
 	r := &run{
 		session: s, id: id, options: s.optionsOf(m), pings: actor.NewCell(map[netmap.StableID]Ping{}),
-		up: make(chan struct{}), ended: make(chan error, 1),
+		made: make(chan struct{}), up: make(chan struct{}), ended: make(chan error, 1),
 	}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	return r
@@ -49,8 +50,15 @@ func (r *run) signals(st state) (up <-chan struct{}, ended <-chan error) {
 	return nil, r.ended
 }
 
-// view is what the updater looks at.
-func (r *run) view(quiet bool) *view { return &view{node: r.node, pings: r.pings, quiet: quiet} }
+// netmap is that of the node; nil until there is one.
+func (r *run) netmap() (nm *netmap.Netmap, changed <-chan struct{}) {
+	select {
+	case <-r.made:
+		return r.node.Netmap()
+	default:
+		return nil, r.made
+	}
+}
 
 // serve runs the node until it is cancelled or the node ends. The node is closed
 // when ended tells.
@@ -67,6 +75,7 @@ func (r *run) work() error {
 		return err
 	}
 	r.node = n
+	close(r.made)
 	err = actor.Run(r.ctx, func(ctx context.Context, g *actor.Group) error {
 		settler := &settler{link: r.session.link, node: n, mtu: r.session.MTU, log: r.options.Logger}
 		if err := r.bring(ctx, settler); err != nil {
@@ -93,7 +102,6 @@ func (r *run) bring(ctx context.Context, s *settler) error {
 	timeout := r.session.StartTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the tunnel is not up after %v", timeout))
 	defer cancel()
-	r.session.updater.view.Store(r.view(true))
 	if err := r.node.Up(ctx); err != nil {
 		return err
 	}

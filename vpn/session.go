@@ -13,8 +13,10 @@ import (
 	"github.com/seed94491740/tsnode/vpn/internal/wire"
 )
 
-// wakeGap is how often Wake does something at most (VPN-33).
-const wakeGap = 5 * time.Second
+const (
+	wakeGap  = 5 * time.Second // Wake does something at most this often; VPN-33
+	maxStops = 16              // Stop requests that wait for the end
+)
 
 // A state is how far a session is (vpn-tunnel.md section 5). A session begins
 // after the handshake, and is over when it is closed.
@@ -35,8 +37,9 @@ type session struct {
 	updater *updater
 
 	state   state
-	run     *run     // nil when ready
-	stops   []uint64 // ids of the Stop requests to answer at the end
+	run     *run             // nil when ready
+	stops   []uint64         // ids of the Stop requests to answer at the end
+	overdue <-chan time.Time // when the run should be gone; nil before it is stopped
 	woken   time.Time
 	unknown map[string]bool // what was logged as not understood
 }
@@ -57,6 +60,8 @@ func (s *session) serve(ctx context.Context, g *actor.Group) error {
 			if over, err := s.onRunEnd(ctx, err); over {
 				return err
 			}
+		case <-s.overdue:
+			return s.finish(ctx, errOverdue)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -73,10 +78,10 @@ func (s *session) onMessage(ctx context.Context, g *actor.Group, m *wire.Manager
 	case *wire.ManagerMessage_Start:
 		s.onStart(ctx, g, id, msg.Start)
 	case *wire.ManagerMessage_Stop:
-		s.onStop(id)
+		s.onStop(ctx, id)
 	case *wire.ManagerMessage_GetPeerUpdate:
-		if id != 0 && !s.updater.ask(id) {
-			s.answer(ctx, id, nil)
+		if id != 0 {
+			s.updater.ask(ctx, id)
 		}
 	case *wire.ManagerMessage_Wake:
 		s.onWake(time.Now())
@@ -132,6 +137,7 @@ func (s *session) onStart(ctx context.Context, g *actor.Group, id uint64, m *wir
 	}
 	s.state = stateStarting
 	s.run = newRun(ctx, s, id, m)
+	s.updater.view.Store(&view{run: s.run, quiet: true})
 	g.Go(s.run.serve)
 }
 
@@ -167,15 +173,25 @@ func (s *session) onUp(ctx context.Context) {
 	s.state = stateRunning
 	s.run.answered = true
 	s.answerStart(ctx, s.run.id, nil)
-	s.updater.view.Store(s.run.view(false))
+	s.updater.view.Store(&view{run: s.run})
 }
 
 // onStop ends the run; the answer comes when it is gone (VPN-34).
-func (s *session) onStop(id uint64) {
-	if id != 0 {
+func (s *session) onStop(ctx context.Context, id uint64) {
+	switch {
+	case id == 0: // wants no answer
+	case len(s.stops) == maxStops:
+		s.answer(ctx, id, stopped(errors.New("the tunnel is stopping: many have asked for it")))
+	default:
 		s.stops = append(s.stops, id)
 	}
 	s.stop()
+}
+
+// stopped is the answer to Stop.
+func stopped(err error) *wire.TunnelMessage {
+	ok, text := success(err)
+	return &wire.TunnelMessage{Msg: &wire.TunnelMessage_Stop{Stop: &wire.StopResponse{Success: ok, ErrorMessage: text}}}
 }
 
 func (s *session) stop() {
@@ -185,6 +201,7 @@ func (s *session) stop() {
 	s.state = stateStopping
 	s.updater.freeze()
 	if s.run != nil {
+		s.overdue = time.After(closeTimeout)
 		s.run.cancel()
 	}
 }
@@ -221,20 +238,26 @@ func (s *session) onRunEnd(ctx context.Context, err error) (over bool, _ error) 
 	return true, fmt.Errorf("vpn: %w", err)
 }
 
-// errNodeEnded says that a node has ended without saying why.
-var errNodeEnded = errors.New("the node has ended")
+var (
+	// errNodeEnded says that a node has ended without saying why.
+	errNodeEnded = errors.New("the node has ended")
+
+	// errOverdue says that a node takes longer to close than a manager waits. Serve
+	// waits for it all the same.
+	errOverdue = fmt.Errorf("the node has not closed within %v, and goes on with it", closeTimeout)
+)
 
 // finish answers the Stop requests, the last of them with the stream's last frame
 // (VPN-34, VPN-35).
 func (s *session) finish(ctx context.Context, err error) error {
-	ok, text := success(err)
 	var last []byte
 	for i, id := range s.stops {
-		m := &wire.TunnelMessage{Rpc: replyTo(id), Msg: &wire.TunnelMessage_Stop{Stop: &wire.StopResponse{Success: ok, ErrorMessage: text}}}
+		m := stopped(err)
 		if i < len(s.stops)-1 {
-			s.link.reply(ctx, m, &wire.TunnelMessage{Rpc: m.Rpc})
+			s.answer(ctx, id, m)
 			continue
 		}
+		m.Rpc = replyTo(id)
 		last, _ = encode(m) // it is short and valid
 	}
 	s.link.finish(ctx, last)
@@ -246,7 +269,11 @@ func (s *session) finish(ctx context.Context, err error) error {
 func (s *session) onStreamEnd(ctx context.Context) (err error) {
 	s.stop()
 	if s.run != nil {
-		err = <-s.run.ended
+		select {
+		case err = <-s.run.ended:
+		case <-s.overdue:
+			err = errOverdue
+		}
 		if !s.run.answered {
 			s.answerStart(ctx, s.run.id, errors.New("the tunnel was stopped"))
 			err = nil // of a start that was cancelled

@@ -12,9 +12,12 @@ import (
 	"github.com/seed94491740/tsnode/internal/actor"
 )
 
-// startTimeout is how long a node may take to join its tailnet: less than a
-// manager waits (VPN-19).
-const startTimeout = 55 * time.Second
+// How long a node may take, which is less than managers wait for the answers
+// (VPN-19).
+const (
+	startTimeout = 50 * time.Second // to join its tailnet
+	closeTimeout = 4 * time.Second  // to close after Stop
+)
 
 // A Tunnel is the side of a stream that runs a node when the manager says so.
 // Its fields must not change while it serves.
@@ -36,7 +39,7 @@ type Tunnel struct {
 	// descriptor (VPN-40).
 	AlwaysSettings bool
 
-	// StartTimeout is how long a node may take to join. Default: 55 s.
+	// StartTimeout is how long a node may take to join. Default: 50 s.
 	StartTimeout time.Duration
 
 	// LogLevel is the least level of the node's log that the manager is told. Default:

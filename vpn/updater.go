@@ -15,7 +15,7 @@ import (
 const (
 	refreshEvery = 5 * time.Second        // of handshakes and pings; VPN-32
 	updateGap    = 250 * time.Millisecond // between two updates at least: a person reads them
-	questions    = 16                     // of the manager that wait
+	questions    = 64                     // of the manager that wait
 )
 
 // An updater tells the manager of the peers. It alone sends PeerUpdates, so that
@@ -35,10 +35,9 @@ func newUpdater(l *link, by Grouping, log *slog.Logger) *updater {
 	return &updater{link: l, by: by, log: log, asked: make(chan uint64, questions), told: newRoster()}
 }
 
-// A view is where an updater looks.
+// A view is where an updater looks. The session alone changes it.
 type view struct {
-	node   Node
-	pings  *actor.Cell[map[netmap.StableID]Ping]
+	run    *run
 	quiet  bool // changes are not told yet
 	frozen bool // the node ends: what was told last stays
 }
@@ -48,23 +47,23 @@ func (v *view) netmap() (*netmap.Netmap, <-chan struct{}) {
 	if v == nil || v.frozen {
 		return nil, nil
 	}
-	return v.node.Netmap()
+	return v.run.netmap()
 }
 
 // freeze keeps what was told until the node is gone.
 func (u *updater) freeze() {
-	if v := u.view.Get(); v != nil {
+	if u.view.Get() != nil {
 		u.view.Store(&view{frozen: true})
 	}
 }
 
-// ask has a GetPeerUpdate request answered. It reports false if too many wait.
-func (u *updater) ask(id uint64) bool {
+// ask has a GetPeerUpdate request answered. It waits only when many are not yet,
+// for the manager does not read.
+func (u *updater) ask(ctx context.Context, id uint64) {
 	select {
 	case u.asked <- id:
-		return true
-	default:
-		return false
+	case <-u.link.written:
+	case <-ctx.Done():
 	}
 }
 
@@ -100,12 +99,12 @@ func (u *updater) serve(ctx context.Context) error {
 // roster is what there is to tell.
 func (u *updater) roster(v *view, nm *netmap.Netmap) roster {
 	switch {
-	case v == nil:
-		return newRoster()
-	case v.frozen:
+	case v != nil && v.frozen:
 		return u.told
+	case nm == nil:
+		return newRoster()
 	}
-	return rosterOf(nm, knowledge{v.node.Traffic(), v.pings.Get(), time.Now()}, u.by)
+	return rosterOf(nm, knowledge{v.run.node.Traffic(), v.run.pings.Get(), time.Now()}, u.by)
 }
 
 // tell hands what has changed to the writer. It gives up, to look again, when
