@@ -47,6 +47,8 @@ type Stats struct {
 	Tunnel   wireguard.Stats
 	Peers    int // peers that may have a tunnel
 	Routes   int // overlay prefixes
+	Answers  int // control messages that wait to be sealed
+	Errands  int // ICMP messages that wait for the stack
 }
 
 // Counters are what the pipeline counts itself.
@@ -62,7 +64,10 @@ func (c *drops) add(d Drop, n int) { c[d].Add(uint64(n)) }
 // Stats returns the counters.
 func (d *Dataplane) Stats() Stats {
 	t := d.table.Load()
-	s := Stats{Filter: d.filter.Stats(), Tunnel: d.engine.Stats(), Routes: t.routes.owners.Size()}
+	s := Stats{Filter: d.filter.Stats(), Tunnel: d.engine.Stats(), Routes: t.routes.owners.Size(), Errands: len(d.errands)}
+	for _, inbox := range d.inboxes {
+		s.Answers += len(inbox)
+	}
 	s.Sent, s.Received = d.count.sent.load(), d.count.received.load()
 	for i := range s.Dropped {
 		s.Dropped[i] = d.count.dropped[i].Load()

@@ -289,6 +289,9 @@ func (p *Prober) Status(k key.NodePublic) (PathStatus, bool) {
 	return *s, true
 }
 
+// Queued returns how many frames and events wait for Serve.
+func (p *Prober) Queued() (frames, events int) { return len(p.frames), len(p.events) }
+
 // Alive returns once Serve has turned; the error says that it has not by the end
 // of ctx.
 func (p *Prober) Alive(ctx context.Context) error { return p.pulse.Ask(ctx) }

@@ -43,6 +43,7 @@ type Link struct {
 	taken []*stack.PacketBuffer // handed out by Next; the drain loop's own
 	views slicer                // the drain loop's own
 	drops atomic.Uint64
+	depth atomic.Int64 // bytes when the queue was last drained, or found full
 }
 
 // A waitingWrite is one link write that waits for room.
@@ -78,6 +79,10 @@ func (l *Link) Ready() <-chan struct{} { return l.ready }
 // Dropped returns how many packets found the queue full.
 func (l *Link) Dropped() uint64 { return l.drops.Load() }
 
+// Queued returns how many bytes waited when the queue was last drained, or found
+// full: it is for those who watch, and costs nothing per packet.
+func (l *Link) Queued() int64 { return l.depth.Load() }
+
 // Next fills b with packets that wait to go out and returns how many; it does
 // not block. They are borrowed until Done, or the next Next. One goroutine at a
 // time may drain a link.
@@ -92,6 +97,7 @@ func (l *Link) Next(b []packet.Outbound) int {
 		l.bytes -= p.Size() + queueOverhead
 		l.taken = append(l.taken, p)
 	}
+	l.depth.Store(int64(l.bytes))
 	l.wakeNext()
 	l.mu.Unlock()
 	l.views.reset()
@@ -130,6 +136,7 @@ func (l *Link) push(p *stack.PacketBuffer) tcpip.Error {
 	}
 	if l.bytes >= limit {
 		l.drops.Add(1)
+		l.depth.Store(int64(l.bytes))
 		return &tcpip.ErrNoBufferSpace{}
 	}
 	l.bytes += size
@@ -152,6 +159,7 @@ func (l *Link) waitForRoom() {
 	if l.bytes < queueLimit && len(l.waiters) == 0 {
 		return
 	}
+	l.depth.Store(int64(l.bytes))
 	for first := true; !l.closed && l.drains > 0 && (first || l.bytes >= queueLimit); first = false {
 		w := l.newWaiter()
 		if first {

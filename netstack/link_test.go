@@ -75,6 +75,9 @@ func TestPushWaitsForRoom(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
+	if l.Queued() < queueLimit {
+		t.Errorf("a full queue says that %d bytes wait", l.Queued())
+	}
 	if err := l.push(ack); err != nil {
 		t.Errorf("a pure ACK found no reserve: %v", err)
 	}
@@ -87,6 +90,12 @@ func TestPushWaitsForRoom(t *testing.T) {
 	wg.Wait()
 	if len(order) != 3 {
 		t.Errorf("%d of 3 writes came through", len(order))
+	}
+	for l.Next(out) > 0 {
+		l.Done(0)
+	}
+	if l.Queued() != 0 {
+		t.Errorf("an empty queue says that %d bytes wait", l.Queued())
 	}
 }
 

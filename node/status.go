@@ -41,6 +41,7 @@ type Status struct {
 	MagicDNS     string       `json:",omitempty"` // DNS suffix of the tailnet, without dots at its ends
 	HomeRelay    string       `json:",omitempty"` // code of our home DERP region
 	Relayed      bool         // connected to it: peers can reach this node
+	DirectPaths  int          // peers that are reached without a relay now
 	ExitNode     string       `json:",omitempty"` // name of the exit node in use
 	Health       []string     `json:",omitempty"` // problems to act on
 	Memory       MemoryStatus `json:",omitzero"`  // with Node.MemoryLimit
@@ -66,6 +67,8 @@ type PeerStatus struct {
 	TxBytes       uint64
 	LastHandshake time.Time `json:",omitzero"`
 	LastHeard     time.Time `json:",omitzero"` // last authenticated packet
+
+	direct bool // Path is trusted, and not through a relay
 }
 
 // statusOf is the part of a PeerStatus that the netmap knows.
@@ -128,7 +131,11 @@ func (n *Node) Status() *Status {
 	s.ExitNode = r.exit.Get().name
 	s.Health = health(nm, r)
 	for _, p := range nm.Peers {
-		s.Peers = append(s.Peers, n.peerStatus(nm, p))
+		peer := n.peerStatus(nm, p)
+		if peer.direct {
+			s.DirectPaths++
+		}
+		s.Peers = append(s.Peers, peer)
 	}
 	return s
 }
@@ -157,5 +164,6 @@ func (n *Node) peerStatus(nm *netmap.Netmap, p *netmap.Peer) PeerStatus {
 	}
 	s.RxBytes, s.TxBytes, s.LastHandshake, s.LastHeard = d.RxBytes, d.TxBytes, d.LastHandshake, d.LastHeard
 	s.Path = n.run.describe(d.Path.Best)
+	s.direct = d.Path.Best.Addr.IsValid() && d.Path.Also.IsZero()
 	return s
 }

@@ -189,6 +189,7 @@ func (w *watch) report(err error) {
 	}
 	w.lastProblem = text
 	if err != nil {
+		w.troubles.Add(1)
 		w.events.publish(ControlProblem{Err: err})
 	}
 }

@@ -129,7 +129,8 @@ type flowShard struct {
 	buckets  atomic.Pointer[[]atomic.Pointer[flow]] // nil until the first flow
 
 	mu   sync.Mutex
-	heap []*flow // least stamp first
+	heap []*flow      // least stamp first
+	size atomic.Int64 // its length, for readers
 }
 
 func (s *flowShard) find(h uint64, k *flowKey) *flow {
@@ -167,6 +168,7 @@ func (s *flowShard) insert(t *flowTable, h uint64, k flowKey, now int64) {
 	f.next.Store(head.Load())
 	head.Store(f)
 	s.heap = append(s.heap, f)
+	s.size.Store(int64(len(s.heap)))
 	s.up(len(s.heap) - 1)
 }
 
@@ -200,13 +202,10 @@ func (s *flowShard) reset() {
 	defer s.mu.Unlock()
 	s.buckets.Store(nil)
 	s.heap = nil
+	s.size.Store(0)
 }
 
-func (s *flowShard) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.heap)
-}
+func (s *flowShard) len() int { return int(s.size.Load()) }
 
 // up moves the i-th entry of the heap towards the top.
 func (s *flowShard) up(i int) {

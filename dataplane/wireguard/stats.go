@@ -68,6 +68,7 @@ type Stats struct {
 	Sessions    int   // peers with a session
 	ParkedBytes int64 // in all park queues
 	HeldBytes   int64 // memory for packets that wait
+	Results     int   // of handshakes, that wait for the actor
 }
 
 // counters are the atomics behind Stats.
@@ -93,7 +94,7 @@ func (e *Engine) Stats() Stats {
 		Initiations: c.initiations.Load(), Responses: c.responses.Load(), Handshakes: c.handshakes.Load(),
 		Keepalives: c.keepalives.Load(), CookieReplies: c.cookieReplies.Load(),
 		Peers: e.peers.len(), Sessions: int(c.sessions.Load()), ParkedBytes: c.parked.Load(),
-		Late: c.late.Load(), Held: c.held.Load(), HoldFull: c.holdFull.Load(), HeldBytes: c.heldBytes.Load(),
+		Late: c.late.Load(), Held: c.held.Load(), HoldFull: c.holdFull.Load(), HeldBytes: c.heldBytes.Load(), Results: len(e.inbox),
 	}
 	for i := range s.Dropped {
 		s.Dropped[i] = c.dropped[i].Load()

@@ -62,6 +62,7 @@ func (s *Supervisor) keep(a Service) {
 			s.tree.cancel(err)
 			return
 		}
+		s.tree.countRestart(a)
 		logEnd(s.tree.log, a, err)
 		if !s.wait(ctx) {
 			return

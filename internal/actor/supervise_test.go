@@ -196,3 +196,25 @@ func TestSupervisorOfAnEndedTree(t *testing.T) {
 		}
 	})
 }
+
+// A tree counts restarts by the names of actors, those that never failed included.
+func TestTreeCountsRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := NewTree(t.Context(), slog.New(slog.DiscardHandler))
+		defer tree.Stop()
+		fails := &script{steps: []func(context.Context) error{fail, boom, waitDone}}
+		s := tree.Supervisor("test")
+		s.Go(fails)
+		s.Go(sound{})
+		synctest.Wait()
+		if got := tree.Restarts(); len(got) != 2 || got["test.Script"] != 2 || got["test.sound"] != 0 {
+			t.Errorf("restarts %v", got)
+		}
+	})
+}
+
+// sound never fails.
+type sound struct{}
+
+func (sound) String() string                  { return "test.sound" }
+func (sound) Serve(ctx context.Context) error { return waitDone(ctx) }

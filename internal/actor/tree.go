@@ -3,6 +3,7 @@ package actor
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -29,12 +30,13 @@ type Tree struct {
 
 	mu    sync.Mutex
 	alive map[Service]struct{}
-	empty chan struct{} // closed and made anew when the last actor has ended
+	again map[string]uint64 // by name: how often an actor had to be started again
+	empty chan struct{}     // closed and made anew when the last actor has ended
 }
 
 // NewTree returns a tree without actors, which ends with ctx.
 func NewTree(ctx context.Context, log *slog.Logger) *Tree {
-	t := &Tree{log: log, alive: make(map[Service]struct{}), empty: make(chan struct{})}
+	t := &Tree{log: log, alive: make(map[Service]struct{}), again: make(map[string]uint64), empty: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	return t
 }
@@ -71,6 +73,23 @@ func (t *Tree) Wait() error {
 func (t *Tree) Stop() {
 	t.cancel(context.Canceled)
 	t.Wait()
+}
+
+// Restarts returns how often actors that run, by name, had to be started again.
+func (t *Tree) Restarts() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := maps.Clone(t.again)
+	for a := range t.alive {
+		all[a.String()] += 0 // none so far
+	}
+	return all
+}
+
+func (t *Tree) countRestart(a Service) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.again[a.String()]++
 }
 
 func (t *Tree) enter(a Service) {

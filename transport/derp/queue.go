@@ -42,6 +42,7 @@ const (
 type sendQueue struct {
 	stats  *counters
 	pushed atomic.Uint64 // packets ever queued
+	gone   atomic.Uint64 // of them, those that were taken or dropped
 
 	mu      sync.Mutex
 	taker   *actor.Worker // nil while there is no connection
@@ -86,8 +87,15 @@ func (q *sendQueue) pushOne(dst key.NodePublic, data []byte) {
 }
 
 func (q *sendQueue) drop(n int) {
+	q.gone.Add(1)
 	q.stats.droppedPackets.Add(1)
 	q.stats.droppedBytes.Add(uint64(n))
+}
+
+// depth returns how many packets wait.
+func (q *sendQueue) depth() int {
+	gone := q.gone.Load() // first: it never overtakes what was pushed
+	return int(q.pushed.Load() - gone)
 }
 
 // pushControl queues a frame of our own; one too many is dropped.
@@ -138,6 +146,7 @@ func (q *sendQueue) take(b []byte, first func([]byte) []byte) ([]byte, int) {
 		}
 	}
 	q.waiting = len(b) == 0
+	q.gone.Add(uint64(n))
 	return b, n
 }
 

@@ -315,3 +315,28 @@ func TestBucket(t *testing.T) {
 		t.Errorf("limit removed, but wait %v", d)
 	}
 }
+
+// The depth of a queue is what neither was taken nor dropped, whichever way a packet
+// goes.
+func TestQueueDepth(t *testing.T) {
+	q, to := newSendQueue(new(counters)), key.NewNode().Public()
+	want := func(what string, n int) {
+		t.Helper()
+		if got := q.depth(); got != n {
+			t.Errorf("%s: %d packets wait, want %d", what, got, n)
+		}
+	}
+	q.setUp(true)
+	for range 10 {
+		q.push(to, oneBurst(make([]byte, 20<<10)))
+	}
+	want("pushed", 10)
+	q.push(to, oneBurst(make([]byte, MaxPacketSize+1)))
+	want("one is too large", 10)
+	q.take(nil, nothing)
+	want("one is taken", 9)
+	q.setUp(false)
+	want("the region is away", 2) // of 48 KiB
+	q.clear()
+	want("cleared", 0)
+}

@@ -92,6 +92,14 @@ func (r *Regions) Counters() Counters {
 	}
 }
 
+// Queued returns how many packets wait for relays.
+func (r *Regions) Queued() (n int) {
+	for _, s := range r.table.Load().clients {
+		n += s.queue.depth()
+	}
+	return n
+}
+
 // LastHeard returns when something was last read from a region, to within
 // 5 s; the zero time for never (DERP-146).
 func (r *Regions) LastHeard(region int) time.Time {
