@@ -28,19 +28,26 @@ type callerKey struct{}
 
 // withCaller notes who has connected, for the requests of the connection.
 func withCaller(ctx context.Context, c net.Conn) context.Context {
-	if b, ok := c.(*boundedConn); ok {
-		c = b.Conn
-	}
-	uid, err := peerUID(c)
-	return context.WithValue(ctx, callerKey{}, caller{uid, err == nil})
+	return context.WithValue(ctx, callerKey{}, c.(*boundedConn).caller)
+}
+
+// callerOf returns who has connected.
+func (s *Server) callerOf(c net.Conn) caller {
+	uid, err := s.config.peerUID(c)
+	return caller{uid, err == nil}
 }
 
 // permits reports whether a request may do something.
 func (s *Server) permits(r *http.Request, a Access) bool {
-	if a == MayRead || s.config.Password != "" { // which was checked
+	c, _ := r.Context().Value(callerKey{}).(caller)
+	return a == MayRead || s.trusts(c)
+}
+
+// trusts reports whether a client may change the node.
+func (s *Server) trusts(c caller) bool {
+	if s.config.Password != "" { // which each request is asked for
 		return true
 	}
-	c, _ := r.Context().Value(callerKey{}).(caller)
 	return c.known && (c.uid == 0 || c.uid == os.Geteuid() || s.config.Operator >= 0 && c.uid == s.config.Operator)
 }
 

@@ -165,13 +165,16 @@ func (c *Client) EditPrefs(ctx context.Context, fields map[string]any) (*Prefs, 
 	return p, c.Call(ctx, http.MethodPatch, "prefs", masked, p)
 }
 
-// Login logs in: with an auth key it returns when that has worked, without one
-// Watch tells the URL for a person.
+// Login logs in, also a node that is logged in: with an auth key it returns when
+// that has worked, without one Watch tells the URL for a person.
 func (c *Client) Login(ctx context.Context, authKey string) error {
 	if authKey == "" {
 		return c.Call(ctx, http.MethodPost, "login-interactive", nil, nil)
 	}
-	return c.Call(ctx, http.MethodPost, "start", Options{AuthKey: authKey}, nil)
+	if err := c.Call(ctx, http.MethodPost, "start", Options{AuthKey: authKey}, nil); err != nil {
+		return err
+	}
+	return c.Call(ctx, http.MethodPost, "login-interactive", nil, nil)
 }
 
 // Logout forgets the login.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net/http"
 	"runtime"
-	"time"
 
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -61,22 +60,20 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	out := &streamWriter{w, http.NewResponseController(w), s.config.writeTimeout}
+	out := &streamWriter{w, http.NewResponseController(w)}
 	if err := s.config.Node.Capture(ctx, out); err != nil && r.Context().Err() == nil {
 		s.config.Logger.Debug("capture has ended", "err", err)
 	}
 }
 
-// A streamWriter sends each write at once, to a client that must take it.
+// A streamWriter sends each write at once.
 type streamWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	within  time.Duration // that a write may take
 }
 
 // Write sends b.
 func (s *streamWriter) Write(b []byte) (int, error) {
-	s.control.SetWriteDeadline(time.Now().Add(s.within))
 	n, err := s.w.Write(b)
 	if err == nil {
 		err = s.control.Flush()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,48 +25,72 @@ type route struct {
 // endpoints returns all of SVC-127, and what more the ecosystem's command asks.
 // GET changes nothing (SVC-126).
 func endpoints() []route {
-	get, post := http.MethodGet, http.MethodPost
+	return slices.Concat(nodeEndpoints(), prefsEndpoints(), dnsEndpoints(), absentEndpoints(), debugEndpoints())
+}
+
+// nodeEndpoints are about this node and its tailnet.
+func nodeEndpoints() []route {
 	return []route{
-		{get, "status", MayRead, (*Server).status},
-		{get, "whois", MayRead, (*Server).whoIs},
-		{get, "peer-by-id", MayRead, (*Server).peerByID},
-		{get, "user-profile", MayRead, (*Server).userProfile},
-		{get, "derpmap", MayRead, (*Server).derpMap},
-		{post, "ping", MayRead, (*Server).ping},
-		{post, "dial", MayRead, (*Server).dial},
+		{http.MethodGet, "status", MayRead, (*Server).status},
+		{http.MethodGet, "whois", MayRead, (*Server).whoIs},
+		{http.MethodGet, "peer-by-id", MayRead, (*Server).peerByID},
+		{http.MethodGet, "user-profile", MayRead, (*Server).userProfile},
+		{http.MethodGet, "derpmap", MayRead, (*Server).derpMap},
+		{http.MethodPost, "ping", MayRead, (*Server).ping},
+		{http.MethodPost, "dial", MayRead, (*Server).dial},
+		{http.MethodGet, "watch-ipn-bus", MayRead, (*Server).watchBus},
+	}
+}
 
-		{get, "prefs", MayRead, (*Server).prefs},
+// prefsEndpoints are about preferences and logins.
+func prefsEndpoints() []route {
+	return []route{
+		{http.MethodGet, "prefs", MayRead, (*Server).prefs},
 		{http.MethodPatch, "prefs", MayWrite, (*Server).editPrefs},
-		{post, "check-prefs", MayWrite, (*Server).checkPrefs},
-		{post, "start", MayWrite, (*Server).start},
-		{post, "login-interactive", MayWrite, (*Server).loginInteractive},
-		{post, "logout", MayWrite, (*Server).logout},
-		{get, "watch-ipn-bus", MayRead, (*Server).watchBus},
-		{post, "shutdown", MayWrite, (*Server).shutdown},
-
-		{get, "dns-config", MayRead, (*Server).dnsConfig},
-		{get, "dns-osconfig", MayRead, (*Server).dnsOSConfig},
-		{get, "dns-query", MayRead, (*Server).dnsQuery},
-		{get, "cert-domains", MayRead, (*Server).certDomains},
-		{get, "cert/", MayWrite, notYet("HTTPS certificates")},
-
-		{get, "serve-config", MayRead, (*Server).serveConfig},
-		{post, "serve-config", MayWrite, notYet("serve")},
-		{get, "services", MayRead, answer(struct{}{})},
-		{post, "query-feature", MayRead, answer(featureAnswer{Text: "not supported by tsnode"})},
-		{get, "check-so-mark-in-use", MayRead, answer(soMark{true})},
-		{get, "check-ip-forwarding", MayRead, answer(warning{})},
-		{get, "check-udp-gro-forwarding", MayRead, answer(warning{})},
-		{post, "upload-client-metrics", MayRead, answer(struct{}{})},
-		{get, "profiles/", MayWrite, (*Server).profiles},
+		{http.MethodPost, "check-prefs", MayWrite, (*Server).checkPrefs},
+		{http.MethodPost, "start", MayWrite, (*Server).start},
+		{http.MethodPost, "login-interactive", MayWrite, (*Server).loginInteractive},
+		{http.MethodPost, "logout", MayWrite, (*Server).logout},
+		{http.MethodPost, "shutdown", MayWrite, (*Server).shutdown},
+		{http.MethodGet, "profiles/", MayWrite, (*Server).profiles},
 		{http.MethodPut, "profiles/", MayWrite, (*Server).newProfile},
+		{http.MethodPost, "profiles/", MayWrite, (*Server).changeProfile},
+	}
+}
 
-		{get, "usermetrics", MayRead, (*Server).metrics},
-		{get, "metrics", MayWrite, (*Server).metrics},
-		{get, "goroutines", MayWrite, (*Server).goroutines},
-		{post, "debug", MayWrite, (*Server).debug},
-		{post, "debug-capture", MayWrite, (*Server).capture},
-		{get, "debug-packet-filter-rules", MayWrite, (*Server).filterRules},
+func dnsEndpoints() []route {
+	return []route{
+		{http.MethodGet, "dns-config", MayRead, (*Server).dnsConfig},
+		{http.MethodGet, "dns-osconfig", MayRead, (*Server).dnsOSConfig},
+		{http.MethodGet, "dns-query", MayRead, (*Server).dnsQuery},
+		{http.MethodGet, "cert-domains", MayRead, (*Server).certDomains},
+		{http.MethodGet, "cert/", MayWrite, notYet("HTTPS certificates")},
+	}
+}
+
+// absentEndpoints are about what this node does not have, or need.
+func absentEndpoints() []route {
+	return []route{
+		{http.MethodGet, "serve-config", MayRead, (*Server).serveConfig},
+		{http.MethodPost, "serve-config", MayWrite, notYet("serve")},
+		{http.MethodGet, "services", MayRead, answer(struct{}{})},
+		{http.MethodPost, "query-feature", MayRead, answer(featureAnswer{Text: "not supported by tsnode"})},
+		{http.MethodGet, "check-so-mark-in-use", MayRead, answer(soMark{true})},
+		{http.MethodGet, "check-ip-forwarding", MayRead, answer(warning{})},
+		{http.MethodGet, "check-udp-gro-forwarding", MayRead, answer(warning{})},
+		{http.MethodPost, "upload-client-metrics", MayRead, answer(struct{}{})},
+	}
+}
+
+// debugEndpoints are for who looks for a fault.
+func debugEndpoints() []route {
+	return []route{
+		{http.MethodGet, "usermetrics", MayRead, (*Server).metrics},
+		{http.MethodGet, "metrics", MayWrite, (*Server).metrics},
+		{http.MethodGet, "goroutines", MayWrite, (*Server).goroutines},
+		{http.MethodPost, "debug", MayWrite, (*Server).debug},
+		{http.MethodPost, "debug-capture", MayWrite, (*Server).capture},
+		{http.MethodGet, "debug-packet-filter-rules", MayWrite, (*Server).filterRules},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // prefs answers with the preferences in force.
@@ -64,8 +65,8 @@ type Options struct {
 	AuthKey       string
 }
 
-// start takes preferences and logs in with an auth key, if the node needs that.
-// It answers when the control server has.
+// start takes preferences, and logs in with an auth key if the node needs that: one
+// that is logged in stays who it is. It answers when the control server has.
 func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 	var o Options
 	if !readJSON(w, r, &o) {
@@ -94,22 +95,45 @@ func (s *Server) startWith(r *http.Request, o *Options) error {
 	if o.AuthKey == "" {
 		return nil
 	}
-	if err := s.config.Node.Login(r.Context(), o.AuthKey); err != nil {
-		return err
+	offered := &offer{authKey: o.AuthKey, until: time.Now().Add(offerTime)}
+	if now := s.config.Node.Snapshot(); now.State == NeedsLogin || now.NodeKey.IsZero() {
+		if err := s.config.Node.Login(r.Context(), o.AuthKey); err != nil {
+			return err
+		}
+		offered.used = true
 	}
-	k := s.config.Node.Snapshot().NodeKey
-	s.keyed.Store(&k)
+	s.offer.Store(offered)
 	return nil
 }
 
-// loginInteractive asks for a URL that a person may log in at; the bus brings it.
-// The ecosystem's command does so after a start with an auth key, too, before which
-// there was no login: then there is one by now.
+// offerTime is how soon after a start a login belongs to it.
+const offerTime = 10 * time.Second
+
+// An offer is the auth key of a start, for the login that may follow at once: the
+// ecosystem's command asks for that if there was none before, or to log in anew.
+type offer struct {
+	authKey string
+	used    bool // start has logged in with it
+	until   time.Time
+}
+
+// takeOffer returns the auth key for a login, empty for none, and whether it has
+// brought a login already.
+func (s *Server) takeOffer() (authKey string, used bool) {
+	o := s.offer.Swap(nil)
+	if o == nil || time.Now().After(o.until) {
+		return "", false
+	}
+	return o.authKey, o.used
+}
+
+// loginInteractive logs in anew: with the auth key of the start before, or it asks
+// for a URL that a person may log in at, which the bus brings.
 func (s *Server) loginInteractive(w http.ResponseWriter, r *http.Request) {
-	now := s.config.Node.Snapshot()
-	keyed := s.keyed.Swap(nil)
-	if now.AuthURL == "" && (keyed == nil || *keyed != now.NodeKey) {
-		if err := s.config.Node.Login(r.Context(), ""); err != nil {
+	authKey, used := s.takeOffer()
+	if !used && (authKey != "" || s.config.Node.Snapshot().AuthURL == "") {
+		takeTime(w)
+		if err := s.config.Node.Login(r.Context(), authKey); err != nil {
 			fail(w, http.StatusBadRequest, err)
 			return
 		}

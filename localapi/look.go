@@ -165,6 +165,15 @@ func (s *Server) profiles(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// changeProfile changes to the one profile, which is in use.
+func (s *Server) changeProfile(w http.ResponseWriter, r *http.Request) {
+	if strings.TrimPrefix(r.URL.Path, prefix+"profiles/") != profileID {
+		http.Error(w, "no profile has this ID", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // newProfile makes room for another login, which there is only for one.
 func (s *Server) newProfile(w http.ResponseWriter, _ *http.Request) {
 	if !s.config.Node.Snapshot().NodeKey.IsZero() {

@@ -2,11 +2,15 @@ package localapi
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/seed94491740/tsnode/netmap"
 )
@@ -162,8 +166,8 @@ func TestCheckPrefs(t *testing.T) {
 	}
 }
 
-// start takes preferences and an auth key; login-interactive asks for a URL unless
-// there is one; logout forgets.
+// start takes preferences; login-interactive asks for a URL unless there is one;
+// logout forgets.
 func TestLogin(t *testing.T) {
 	n := newFake()
 	_, c := serve(t, n, nil)
@@ -173,7 +177,7 @@ func TestLogin(t *testing.T) {
 	if err := c.Login(within(t), "bad"); err == nil || !strings.Contains(err.Error(), "refused the auth key") {
 		t.Errorf("bad key: %v", err)
 	}
-	body := `{"AuthKey": "tskey-auth-2", "UpdatePrefs": {"ControlURL": "https://control.test", "Hostname": "up", "WantRunning": true, "NetfilterMode": 2, "CorpDNS": true}}`
+	body := `{"UpdatePrefs": {"ControlURL": "https://control.test", "Hostname": "up", "WantRunning": true, "NetfilterMode": 2, "CorpDNS": true}}`
 	if status, text, _ := ask(t, c, "POST", prefix+"start", body); status != 204 || n.prefs.Get().Hostname != "up" {
 		t.Errorf("%d %s, %+v", status, text, n.prefs.Get())
 	}
@@ -181,10 +185,8 @@ func TestLogin(t *testing.T) {
 	if status, text, _ := ask(t, c, "POST", prefix+"start", other); status != 400 || !strings.Contains(text, "belongs to https://control.test") {
 		t.Errorf("%d %s", status, text)
 	}
-	for range 2 { // the first finds the login by the key
-		if err := c.Login(within(t), ""); err != nil {
-			t.Error(err)
-		}
+	if err := c.Login(within(t), ""); err != nil {
+		t.Error(err)
 	}
 	n.snapshot.Store(Snapshot{State: NeedsLogin, AuthURL: "https://login.test"})
 	if err := c.Login(within(t), ""); err != nil { // there is a URL already
@@ -192,11 +194,55 @@ func TestLogin(t *testing.T) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if want := []string{"tskey-auth-1", "tskey-auth-2", ""}; !slices.Equal(n.logins, want) {
+	if want := []string{"tskey-auth-1", ""}; !slices.Equal(n.logins, want) {
 		t.Errorf("logins %q, want %q", n.logins, want)
 	}
 	if err := c.Logout(within(t)); err != nil || n.Snapshot().State != NeedsLogin {
 		t.Errorf("logout: %v", err)
+	}
+}
+
+// The auth key of a start is used once, if the node needs a login or the client
+// asks for one at once: what runs each time the machine starts does not make
+// another node of it each time, nor does a login of tomorrow find it.
+func TestAuthKeyOfStart(t *testing.T) {
+	const start = `{"AuthKey": "tskey-auth-1"}`
+	for _, tt := range []struct {
+		name  string
+		state State
+		later time.Duration // until login-interactive; negative: not at all
+		want  []string
+	}{
+		{"running", Running, -1, nil},
+		{"running, anew", Running, 0, []string{"tskey-auth-1"}},
+		{"running, anew the next day", Running, 24 * time.Hour, []string{""}},
+		{"logged out", NeedsLogin, -1, []string{"tskey-auth-1"}},
+		{"logged out, as the command does", NeedsLogin, 0, []string{"tskey-auth-1"}},
+		{"logged out, anew the next day", NeedsLogin, 24 * time.Hour, []string{"tskey-auth-1", ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newFake()
+				n.snapshot.Store(Snapshot{State: tt.state, NodeKey: selfKey})
+				s := New(Config{Node: n, Password: "secret", Operator: -1})
+				post := func(endpoint, body string) {
+					r := httptest.NewRequest("POST", "http://"+localHost+prefix+endpoint, strings.NewReader(body))
+					r.SetBasicAuth("", "secret")
+					w := httptest.NewRecorder()
+					if s.serveHTTP(w, r); w.Code != http.StatusNoContent {
+						t.Errorf("%s: %d %s", endpoint, w.Code, w.Body)
+					}
+				}
+				post("start", start)
+				if tt.later >= 0 {
+					time.Sleep(tt.later)
+					post("login-interactive", "")
+				}
+				if !slices.Equal(n.logins, tt.want) {
+					t.Errorf("logins %q, want %q", n.logins, tt.want)
+				}
+			})
+		})
 	}
 }
 
@@ -210,6 +256,11 @@ func TestOneProfile(t *testing.T) {
 	n.snapshot.Store(Snapshot{State: NeedsLogin})
 	if err := c.Call(within(t), "PUT", "profiles/", nil, nil); err != nil {
 		t.Errorf("logged out: %v", err)
+	}
+	for path, want := range map[string]int{"profiles/" + profileID: 204, "profiles/1234": 404} {
+		if status, text, _ := ask(t, c, "POST", prefix+path, ""); status != want {
+			t.Errorf("change to %s: %d %s", path, status, text)
+		}
 	}
 }
 

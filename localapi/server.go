@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
-	"github.com/seed94491740/tsnode/key"
 )
 
 // Bounds of what clients may make the server do.
@@ -23,7 +22,7 @@ const (
 	headerTimeout  = 10 * time.Second // until a request's header has come
 	bodyTimeout    = 30 * time.Second // until all of a request has come
 	idleTimeout    = 60 * time.Second // until the next request
-	writeTimeout   = 10 * time.Second // of each message to a client; one that stops reading is disconnected (SVC-134)
+	writeTimeout   = 10 * time.Second // of each piece of an answer; a client that stops reading is disconnected (SVC-134)
 )
 
 // A Config is what a Server needs of its surroundings.
@@ -55,26 +54,28 @@ type Config struct {
 	// Shutdown has the program end in an orderly way; nil: it does not.
 	Shutdown func()
 
-	writeTimeout time.Duration // in place of the constant, in tests
+	writeTimeout time.Duration               // in place of the constant, in tests
+	peerUID      func(net.Conn) (int, error) // in place of the system, in tests
 }
 
 // A Server answers requests about a node.
 type Server struct {
 	config Config
-	routes map[string]map[string]route    // by path behind prefix, then by method
-	pokes  *actor.Cell[int]               // changes when a client has asked for a state that may be so already
-	keyed  atomic.Pointer[key.NodePublic] // that the last login by an auth key has brought
+	routes map[string]map[string]route // by path behind prefix, then by method
+	pokes  *actor.Cell[int]            // changes when a client has asked for a state that may be so already
+	offer  atomic.Pointer[offer]       // of the last start
 	count  counters
 }
 
-type counters struct{ connections, requests, denied, slow atomic.Uint64 }
+type counters struct{ connections, crowded, requests, denied, slow atomic.Uint64 }
 
 // Stats are counters since the server was made.
 type Stats struct {
 	Connections uint64 // accepted
+	Crowded     uint64 // of those, closed at once, as their user has enough
 	Requests    uint64
 	Denied      uint64 // of those, refused: not permitted, or not from a program that may ask
-	Slow        uint64 // watchers disconnected because they did not read
+	Slow        uint64 // clients disconnected because they did not read
 }
 
 // New returns a server. It starts nothing.
@@ -83,6 +84,9 @@ func New(c Config) *Server {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.writeTimeout = cmp.Or(c.writeTimeout, writeTimeout)
+	if c.peerUID == nil {
+		c.peerUID = peerUID
+	}
 	s := &Server{config: c, routes: make(map[string]map[string]route), pokes: actor.NewCell(0)}
 	for _, r := range endpoints() {
 		s.add(r)
@@ -96,7 +100,7 @@ func (*Server) String() string { return "localapi.Server" }
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
 	c := &s.count
-	return Stats{Connections: c.connections.Load(), Requests: c.requests.Load(), Denied: c.denied.Load(), Slow: c.slow.Load()}
+	return Stats{Connections: c.connections.Load(), Crowded: c.crowded.Load(), Requests: c.requests.Load(), Denied: c.denied.Load(), Slow: c.slow.Load()}
 }
 
 // Handle adds an endpoint of the program's own, at tsnode/ and name, for clients of
@@ -117,7 +121,7 @@ func (s *Server) add(r route) {
 // connections and waits for them. It may be called for several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	v := &serving{
-		Listener: ln, server: s, ctx: ctx, closed: make(chan struct{}),
+		Listener: ln, server: s, ctx: ctx, others: newCrowd(), closed: make(chan struct{}),
 		slots: make(chan struct{}, maxConns), requests: make(chan struct{}, maxConns),
 	}
 	h := v.httpServer()

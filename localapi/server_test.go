@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // ask makes a request with the headers given, as name and value in turn.
@@ -257,6 +259,64 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A user who may only look has few connections, and all such users together leave
+// room for those who may change the node.
+func TestOneUserLeavesRoom(t *testing.T) {
+	var uid atomic.Int64
+	const first, root = 5000, 0
+	s, c := serve(t, newFake(), func(c *Config) {
+		c.peerUID = func(net.Conn) (int, error) { return int(uid.Load()), nil }
+	})
+	connect := func() net.Conn {
+		before := s.Stats().Connections
+		conn, err := net.Dial("unix", c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		waitFor(t, "the connection", func() bool { return s.Stats().Connections > before })
+		return conn
+	}
+	for user := range maxOthers / maxOneUser {
+		uid.Store(int64(first + user))
+		for range maxOneUser {
+			connect()
+		}
+		if connect(); s.Stats().Crowded != uint64(user+1) {
+			t.Fatalf("%d connections were closed at once", s.Stats().Crowded)
+		}
+	}
+	uid.Store(first + 100)
+	conn := connect()
+	if n, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Errorf("one user more is answered: %d", n)
+	}
+	uid.Store(root)
+	if _, err := c.Status(within(t)); err != nil {
+		t.Errorf("root: %v", err)
+	}
+}
+
+// SVC-134: a client that does not read an ordinary answer is disconnected, too,
+// and gives its place back.
+func TestSlowReader(t *testing.T) {
+	n := newFake()
+	big := testMap()
+	big.Peers[0].Hostname = strings.Repeat("x", 4*maxPiece)
+	n.snapshot.Store(Snapshot{State: Running, NodeKey: selfKey, Netmap: big})
+	s, c := serve(t, n, func(c *Config) { c.writeTimeout = 20 * time.Millisecond })
+	conn, err := net.Dial("unix", c.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %sstatus HTTP/1.1\r\nHost: %s\r\n\r\n", prefix, localHost)
+	waitFor(t, "the end of who does not read", func() bool { return s.Stats().Slow == 1 })
+	if got, err := io.ReadAll(conn); err != nil || len(got) > 4*maxPiece {
+		t.Errorf("%d bytes were answered all the same, %v", len(got), err)
 	}
 }
 

@@ -16,6 +16,7 @@ type serving struct {
 	server   *Server
 	ctx      context.Context
 	slots    chan struct{}  // one for each connection, taken over by dial or not
+	others   *crowd         // of them, those of users who may only look
 	alive    sync.WaitGroup // connections that net/http has
 	requests chan struct{}  // one for each request under way
 	once     sync.Once
@@ -30,6 +31,7 @@ func (v *serving) httpServer() *http.Server {
 		ConnContext:       withCaller,
 		ConnState:         v.connState,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		WriteTimeout:                 v.server.config.writeTimeout, // of what a timedWriter does not write
 		MaxHeaderBytes:               maxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(v.server.config.Logger.Handler(), slog.LevelDebug),
@@ -42,25 +44,45 @@ func (v *serving) httpServer() *http.Server {
 func (v *serving) handle(w http.ResponseWriter, r *http.Request) {
 	v.requests <- struct{}{}
 	defer func() { <-v.requests }()
-	v.server.serveHTTP(w, r)
+	v.server.serveHTTP(v.server.timed(w), r)
 }
 
 // Accept returns the next connection, which gives its place back when it is
 // closed.
 func (v *serving) Accept() (net.Conn, error) {
-	select {
-	case v.slots <- struct{}{}:
-	case <-v.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := v.Listener.Accept()
-	if err != nil {
+	for {
+		select {
+		case v.slots <- struct{}{}:
+		case <-v.closed:
+			return nil, net.ErrClosed
+		}
+		c, err := v.Listener.Accept()
+		if err != nil {
+			<-v.slots
+			return nil, err
+		}
+		v.server.count.connections.Add(1)
+		if b := v.admit(c); b != nil {
+			v.alive.Add(1)
+			return b, nil
+		}
+		v.server.count.crowded.Add(1)
+		c.Close()
 		<-v.slots
-		return nil, err
 	}
-	v.server.count.connections.Add(1)
-	v.alive.Add(1)
-	return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { <-v.slots })}, nil
+}
+
+// admit gives a connection its place; nil if its user has too many.
+func (v *serving) admit(c net.Conn) *boundedConn {
+	who := v.server.callerOf(c)
+	leave := func() { <-v.slots }
+	if !v.server.trusts(who) {
+		if !v.others.enter(who.uid) {
+			return nil
+		}
+		leave = func() { v.others.leave(who.uid); <-v.slots }
+	}
+	return &boundedConn{Conn: c, caller: who, leave: sync.OnceFunc(leave)}
 }
 
 // Close ends Accept.
@@ -87,7 +109,8 @@ func (v *serving) await() {
 // A boundedConn has a place among the connections of a serving.
 type boundedConn struct {
 	net.Conn
-	leave func()
+	caller caller
+	leave  func()
 }
 
 // Close closes the connection and gives its place back.
@@ -102,4 +125,11 @@ func (c *boundedConn) CloseWrite() error {
 		return h.CloseWrite()
 	}
 	return errors.ErrUnsupported
+}
+
+// awaitGone waits until the client has closed the connection altogether, where that
+// can be told; see the function of that name.
+func (c *boundedConn) awaitGone() bool {
+	u, ok := c.Conn.(*net.UnixConn)
+	return ok && awaitGone(u)
 }
