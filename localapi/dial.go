@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/carry"
 )
 
@@ -70,14 +72,12 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, c net.Conn, framed
 		return
 	}
 	defer client.Close()
-	in := io.MultiReader(io.LimitReader(buffered, int64(buffered.Reader.Buffered())), client)
-	near := net.Conn(&hijacked{client, in})
+	in := &endReader{r: io.MultiReader(io.LimitReader(buffered, int64(buffered.Reader.Buffered())), client), ended: make(chan struct{})}
 	h := w.Header()
 	h.Set("Upgrade", dialProtocol)
 	h.Set("Connection", "upgrade")
 	if framed {
 		h.Set(framesHeader, framesLength)
-		near = &framedConn{client, &unframer{bufio.NewReader(in)}, &framer{w: client}}
 	}
 	fmt.Fprintf(buffered, "HTTP/1.1 %d Switching Protocols\r\n", http.StatusSwitchingProtocols)
 	h.Write(buffered)
@@ -85,9 +85,64 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, c net.Conn, framed
 	if err := buffered.Flush(); err != nil {
 		return
 	}
-	if err := carry.Pipe(r.Context(), near, c, new(carry.Traffic)); err != nil {
+	if framed {
+		err = carryDatagrams(r.Context(), &framedConn{client, &unframer{bufio.NewReader(in)}, &framer{w: client}}, c)
+	} else {
+		err = carryStream(r.Context(), client, in, c)
+	}
+	if err != nil {
 		s.config.Logger.Debug("a connection through the socket has ended", "err", err)
 	}
+}
+
+// carryStream copies between a client and far until both directions have ended, or
+// the client has gone.
+func carryStream(ctx context.Context, client net.Conn, in *endReader, far net.Conn) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		g.Go(func(ctx context.Context) error {
+			select {
+			case <-in.ended:
+			case <-ctx.Done():
+				return nil
+			}
+			if b, ok := client.(*boundedConn); ok && b.awaitGone() {
+				far.Close()
+			}
+			return nil
+		})
+		return carry.Pipe(ctx, &hijacked{client, in}, far, new(carry.Traffic))
+	})
+}
+
+// carryDatagrams copies between a client and far until the client ends.
+func carryDatagrams(ctx context.Context, near *framedConn, far net.Conn) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		closeBoth := func() { near.Close(); far.Close() }
+		defer context.AfterFunc(ctx, closeBoth)()
+		defer closeBoth()
+		g.Go(func(context.Context) error {
+			defer near.Close()
+			_, err := near.ReadFrom(far)
+			return err
+		})
+		_, err := near.WriteTo(far)
+		return err
+	})
+}
+
+// An endReader says when what it reads has ended.
+type endReader struct {
+	r     io.Reader
+	once  sync.Once
+	ended chan struct{}
+}
+
+func (e *endReader) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	if err != nil {
+		e.once.Do(func() { close(e.ended) })
+	}
+	return n, err
 }
 
 // A hijacked is a connection of which something may have been read already.
@@ -124,6 +179,23 @@ func (f *framedConn) WriteTo(w io.Writer) (n int64, err error) {
 			return n, err
 		}
 		if _, err := w.Write(buf[:length]); err != nil {
+			return n, err
+		}
+		n += int64(length)
+	}
+}
+
+// ReadFrom reads each datagram from r at once, and writes it.
+func (f *framedConn) ReadFrom(r io.Reader) (n int64, err error) {
+	for buf := make([]byte, maxDatagram); ; {
+		length, err := r.Read(buf)
+		switch {
+		case errors.Is(err, io.EOF):
+			return n, nil
+		case err != nil:
+			return n, err
+		}
+		if _, err := f.out.Write(buf[:length]); err != nil {
 			return n, err
 		}
 		n += int64(length)
