@@ -127,6 +127,9 @@ func (b *watch) serve(r *http.Request) {
 		case <-changes.State:
 		case <-changes.Netmap:
 		case <-changes.Preferences:
+		case <-changes.Relays:
+		case <-changes.ExitNode:
+		case <-changes.Control:
 		case <-poked:
 			_, poked = b.pokes.Load()
 			n = b.again()
@@ -148,12 +151,8 @@ func (b *watch) send(n *Notify) bool {
 		b.config.Logger.Error("bus", "err", err)
 		return false
 	}
-	b.out.SetWriteDeadline(time.Now().Add(b.config.writeTimeout))
 	if _, err = b.w.Write(append(text, '\n')); err == nil {
 		err = b.out.Flush()
-	}
-	if err != nil {
-		b.count.slow.Add(1)
 	}
 	return err == nil
 }
@@ -263,10 +262,21 @@ func (b *watch) netmapChanged(n *Notify, old, now *netmap.Netmap) (told bool) {
 			n.PeersRemoved = append(n.PeersRemoved, p.ID)
 		}
 	}
-	if len(n.PeersChanged) > 0 {
-		n.UserProfiles = now.Users
-	}
+	n.UserProfiles = usersOf(n.PeersChanged, now.Users)
 	return told || len(n.PeersChanged)+len(n.PeersRemoved) > 0
+}
+
+// usersOf returns those of all users whose nodes are listed.
+func usersOf(nodes []*NodeInfo, all map[netmap.UserID]netmap.UserProfile) map[netmap.UserID]netmap.UserProfile {
+	users := make(map[netmap.UserID]netmap.UserProfile)
+	for _, n := range nodes {
+		for _, id := range []netmap.UserID{n.User, n.Sharer} {
+			if u, ok := all[id]; ok {
+				users[id] = u
+			}
+		}
+	}
+	return users
 }
 
 // engine counts the traffic of all peers.

@@ -85,6 +85,22 @@ func TestBusTellsChanges(t *testing.T) {
 	}
 }
 
+// What changes of health alone is told to who asks for that (SVC-132).
+func TestBusTellsHealth(t *testing.T) {
+	n := newFake()
+	_, c := serve(t, n, nil)
+	next := watchAll(t, c, watchHealth)
+	next()
+	n.relays.Store("no relay")
+	if m := next(); m.Health == nil || m.Health.Warnings["tsnode-1"].Text != "no relay" || m.State != nil {
+		t.Errorf("%s", mustJSON(t, m))
+	}
+	n.relays.Store("")
+	if m := next(); m.Health == nil || len(m.Health.Warnings) != 0 {
+		t.Errorf("%s", mustJSON(t, m))
+	}
+}
+
 // Who asks for a state or a login is told where the node is, even if that has not
 // changed: the ecosystem's command waits for it.
 func TestBusAnswersWhoAsks(t *testing.T) {
@@ -109,7 +125,8 @@ func TestBusPeers(t *testing.T) {
 	without()
 	first := n.Snapshot().Netmap
 	second := *first
-	second.Peers = append(slices.Clone(first.Peers), &netmap.Peer{ID: 3, StableID: "n3", Name: "db.tailnet.test."})
+	second.Peers = append(slices.Clone(first.Peers), &netmap.Peer{ID: 3, StableID: "n3", Name: "db.tailnet.test.", User: 7})
+	second.Users = map[netmap.UserID]netmap.UserProfile{7: {ID: 7}, 9: {ID: 9}}
 	n.snapshot.Store(Snapshot{State: Running, NodeKey: selfKey, Netmap: &second})
 	if m := with(); len(m.PeersChanged) != 1 || m.PeersChanged[0].ID != 3 || len(m.UserProfiles) != 1 || m.SelfChange != nil {
 		t.Errorf("added: %s", mustJSON(t, m))
@@ -135,7 +152,7 @@ func TestSlowWatcherIsDisconnected(t *testing.T) {
 		big.Peers = append(big.Peers, &netmap.Peer{ID: netmap.NodeID(10 + i), Name: strings.Repeat("x", 1000)})
 	}
 	n.snapshot.Store(Snapshot{State: Running, NodeKey: selfKey, Netmap: big})
-	s, c := serve(t, n, func(c *Config) { c.writeTimeout = 50 * time.Millisecond })
+	s, c := serve(t, n, func(c *Config) { c.writeTimeout = 500 * time.Millisecond })
 	conn, err := net.Dial("unix", c.path)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -46,6 +47,8 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 type fakeNode struct {
 	snapshot *actor.Cell[Snapshot]
 	prefs    *actor.Cell[Preferences]
+	relays   *actor.Cell[string] // what Health says of them
+	pingTime time.Duration
 	traffic  Traffic
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	packets  []byte
@@ -90,15 +93,23 @@ func newFake() *fakeNode {
 	return &fakeNode{
 		snapshot: actor.NewCell(Snapshot{State: Running, NodeKey: selfKey, Netmap: testMap(), HomeRegion: 1}),
 		prefs:    actor.NewCell(Preferences{ControlURL: "https://control.test", AcceptDNS: true}),
+		relays:   actor.NewCell(""),
 	}
 }
 
-func (f *fakeNode) Snapshot() *Snapshot { s := f.snapshot.Get(); return &s }
+func (f *fakeNode) Snapshot() *Snapshot {
+	s := f.snapshot.Get()
+	if problem := f.relays.Get(); problem != "" {
+		s.Health = append(slices.Clone(s.Health), problem)
+	}
+	return &s
+}
 
 func (f *fakeNode) Changes() Changes {
 	_, state := f.snapshot.Load()
 	_, prefs := f.prefs.Load()
-	return Changes{State: state, Netmap: state, Preferences: prefs}
+	_, relays := f.relays.Load()
+	return Changes{State: state, Netmap: state, Preferences: prefs, Relays: relays}
 }
 
 func (f *fakeNode) Traffic(key.NodePublic) Traffic { return f.traffic }
@@ -120,6 +131,9 @@ func (f *fakeNode) WhoIs(_ context.Context, addr string, dst netip.Addr) (*Ident
 func (f *fakeNode) Ping(ctx context.Context, to netip.Addr, kind string) (*Pong, error) {
 	if to != webIP {
 		return nil, errors.New("no route")
+	}
+	if err := actor.Sleep(ctx, f.pingTime); err != nil {
+		return nil, err
 	}
 	return &Pong{Name: "web.tailnet.test", Latency: 5 * time.Millisecond, Direct: netip.MustParseAddrPort("192.0.2.1:41641"), PeerAPIPort: 5001}, nil
 }

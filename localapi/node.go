@@ -92,6 +92,9 @@ type Changes struct {
 	State       <-chan struct{} // Snapshot.State or AuthURL
 	Netmap      <-chan struct{}
 	Preferences <-chan struct{}
+	Relays      <-chan struct{} // Snapshot.HomeRegion, and what Health says of it
+	ExitNode    <-chan struct{}
+	Control     <-chan struct{} // what Health says of the control server and tailnet lock
 }
 
 // Traffic is what the tunnel knows of a peer.

@@ -8,7 +8,7 @@ import (
 )
 
 // pingTimeout bounds a ping whose client waits for longer.
-const pingTimeout = 30 * time.Second
+const pingTimeout = time.Minute
 
 // A PingResult is what the endpoint ping answers (SVC-131). A failure is in Err.
 type PingResult struct {
@@ -47,6 +47,7 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, result)
 		return
 	}
+	takeTime(w)
 	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 	defer cancel()
 	pong, err := s.config.Node.Ping(ctx, to, kind)
