@@ -82,7 +82,9 @@ func AppendPacket(b []byte, at time.Time, d Direction, head []byte, body ...[]by
 		b = append(b, piece...)
 	}
 	b = pad(b, length)
-	b = appendOption(b, optionFlags, order.AppendUint32(nil, uint32(d)))
+	b = order.AppendUint16(b, optionFlags)
+	b = order.AppendUint16(b, 4)
+	b = order.AppendUint32(b, uint32(d))
 	return end(appendOption(b, optionEnd, nil), start)
 }
 
@@ -130,4 +132,6 @@ func appendOption(b []byte, code uint16, value []byte) []byte {
 }
 
 // pad fills up what is n bytes long to a multiple of 4.
-func pad(b []byte, n int) []byte { return append(b, make([]byte, -n&3)...) }
+func pad(b []byte, n int) []byte { return append(b, zeros[:-n&3]...) }
+
+var zeros [3]byte

@@ -33,6 +33,14 @@ func TestPacketSizeIsEnough(t *testing.T) {
 	}
 }
 
+// A packet costs no memory where there is room for it.
+func TestAppendPacketDoesNotAllocate(t *testing.T) {
+	b, head, body, at := make([]byte, 0, 1<<10), make([]byte, 41), make([]byte, 100), time.Now()
+	if n := testing.AllocsPerRun(100, func() { AppendPacket(b, at, Inbound, head, body) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func unhex(t *testing.T, text string) []byte {
 	b, err := hex.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil {
