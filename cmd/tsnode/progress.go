@@ -58,7 +58,7 @@ func waitsFor(s *node.Status) string {
 		return "the control server, which does not answer"
 	case s.State != node.StateRunning:
 		return "the control server"
-	case !s.Relayed:
+	case !s.Relayed && s.DirectPaths == 0:
 		return "a relay"
 	}
 	return ""
