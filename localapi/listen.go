@@ -2,13 +2,13 @@ package localapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
 const (
@@ -18,7 +18,7 @@ const (
 )
 
 // ErrInUse says that another process serves the socket.
-var ErrInUse = errors.New("another process serves this socket")
+var ErrInUse = carry.ErrInUse
 
 // Listen opens the unix socket at path, for all users of the machine. A socket
 // that an ended process has left is replaced; that of a live one is not, and the
@@ -49,7 +49,7 @@ func listen(path string) (net.Listener, error) {
 
 // bind makes the socket, over one that nobody serves.
 func bind(path string) (net.Listener, error) {
-	if err := removeStale(path); err != nil {
+	if err := carry.RemoveStale(path); err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig
@@ -62,24 +62,6 @@ func bind(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return ln, nil
-}
-
-// removeStale removes a socket that nobody serves, and nothing else.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode()&fs.ModeSocket == 0:
-		return errors.New("a file that is no socket is in the way: remove it, or choose another path")
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return fmt.Errorf("%w: stop it, or choose another path", ErrInUse)
-	}
-	return os.Remove(path)
 }
 
 // A lockedListener gives up the lock of the socket when it is closed.

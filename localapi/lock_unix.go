@@ -14,9 +14,10 @@ import (
 // with the process. The file stays: removing it would let two processes lock two
 // files of one name.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, lockMode)
+	// In a folder of all users a link of another one must not lead us elsewhere.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, lockMode)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: choose another folder for the socket, or remove the file", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {

@@ -14,10 +14,6 @@ import (
 	"github.com/seed94491740/tsnode/internal/carry"
 )
 
-// longestDatagram is the largest payload of UDP in bytes, and what no datagram has
-// beside it.
-const longestDatagram = 65535
-
 // A udpSocket is a socket of this machine or of the tailnet.
 type udpSocket interface {
 	net.PacketConn
@@ -64,7 +60,7 @@ func (f *datagramForward) Serve(ctx context.Context) error {
 		defer f.socket.Close()
 		stop := context.AfterFunc(ctx, func() { f.socket.Close() })
 		defer stop()
-		for buf := make([]byte, longestDatagram); ; {
+		for buf := make([]byte, carry.LongestDatagram); ; {
 			n, client, err := f.socket.ReadFromUDPAddrPort(buf)
 			if err == nil {
 				f.flows.Send(g, client, client.Addr(), buf[:n])
@@ -78,8 +74,7 @@ func (f *datagramForward) Serve(ctx context.Context) error {
 			case errors.Is(err, net.ErrClosed):
 				return err
 			}
-			// A host that refuses a reply is told of here on some systems.
-			if err := actor.Sleep(ctx, time.Millisecond); err != nil {
+			if err := actor.Sleep(ctx, carry.ErrorPause); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -113,7 +114,7 @@ func TestDatagramsKeepTheirPort(t *testing.T) {
 // A source that begins flows without end leaves some to others.
 func TestDatagramsLimitFlows(t *testing.T) {
 	backend := udpEcho(t)
-	s, _ := startSet(t, nil, "-L 0:"+backend.LocalAddr().String()+"/udp,max=4")
+	s, _ := startSet(t, onOverlay, "-R 0:"+backend.LocalAddr().String()+"/udp,max=4")
 	for range 2 {
 		exchange(t, dial(t, "udp", s.List()[0].Listen))
 	}
@@ -127,4 +128,35 @@ func TestDatagramsLimitFlows(t *testing.T) {
 	}
 	defer other.Close()
 	exchange(t, other)
+}
+
+// A socket that acts for a peer stands in nobody's way, and is forgotten once,
+// however often it is closed: another one may have its address by then.
+func TestBehalfConnection(t *testing.T) {
+	backend := udpEcho(t)
+	forgotten := 0
+	s := NewSet(Config{Host: host{new(loopback)}, Tailnet: counting{new(loopback), &forgotten}})
+	r := newRunning(t.Context(), s, specs(t, "-R 0:"+backend.LocalAddr().String()+"/udp")[0])
+	c, err := r.dialBehalf(t.Context(), netip.MustParseAddrPort("100.64.0.1:7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := carry.Unwrap(c).(*net.UDPConn); !ok {
+		t.Errorf("the socket is a %T", carry.Unwrap(c))
+	}
+	c.Close()
+	c.Close()
+	if forgotten != 1 {
+		t.Errorf("forgotten %d times", forgotten)
+	}
+}
+
+// A counting counts what is forgotten.
+type counting struct {
+	*loopback
+	forgotten *int
+}
+
+func (c counting) OnBehalf(string, net.Addr, netip.AddrPort) (forget func()) {
+	return func() { *c.forgotten++ }
 }

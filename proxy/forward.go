@@ -5,13 +5,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/seed94491740/tsnode/internal/carry"
 )
-
-// dialTimeout bounds one dial of a target (SVC-80).
-const dialTimeout = 30 * time.Second
 
 // A Forward accepts connections and pipes each to its target.
 type Forward struct {
@@ -82,7 +78,7 @@ func (f *Forward) handle(ctx context.Context, c net.Conn) {
 
 // connect dials the target and sends what comes before the client's data.
 func (f *Forward) connect(ctx context.Context, a announcement) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	defer cancel()
 	network, address := split("tcp", f.target)
 	made, err := f.dial(ctx, network, address)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pires/go-proxyproto"
 )
@@ -61,14 +62,7 @@ func TestForwardResetsWhenTargetRefuses(t *testing.T) {
 	gone := nobody(t)
 	s, l := startSet(t, nil, "-L 0:"+gone, "-R 0:"+gone)
 	for i, st := range s.List() {
-		c, err := net.DialTimeout("tcp", st.Listen, patience)
-		if err == nil { // the reset may come before the dial has ended
-			_, err = c.Read(make([]byte, 1))
-			c.Close()
-		}
-		if !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s: got %v, want a reset", st.Forward, err)
-		}
+		wantReset(t, "tcp", st.Listen)
 		waitFor(t, "the connection to end", func() bool { return s.List()[i].Open == 0 })
 		if st := s.List()[i]; st.Total != 1 || st.Failed != 1 || !strings.Contains(st.LastError, "refused") {
 			t.Errorf("status %+v", st)
@@ -76,6 +70,20 @@ func TestForwardResetsWhenTargetRefuses(t *testing.T) {
 	}
 	if len(l.pending) != 1 || l.pending[0].done {
 		t.Error("the client on the tailnet was accepted")
+	}
+}
+
+// wantReset connects, and is reset.
+func wantReset(t *testing.T, network, address string) {
+	t.Helper()
+	c, err := net.DialTimeout(network, address, patience)
+	if err == nil { // the reset may come before the dial has ended
+		c.SetDeadline(time.Now().Add(patience))
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%s: got %v, want a reset", address, err)
 	}
 }
 
@@ -163,16 +171,13 @@ func TestForwardRefusesWithoutProxyHeader(t *testing.T) {
 // One source that takes all connections it gets leaves some to others.
 func TestForwardLimitsConnections(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
-	s, _ := startSet(t, nil, "-L 0:"+backend.String()+",max=4")
+	s, _ := startSet(t, onOverlay, "-R 0:"+backend.String()+",max=4")
 	at := s.List()[0].Listen
 	for range 2 {
 		dial(t, "tcp", at)
 	}
 	waitFor(t, "both to be let in", func() bool { return s.List()[0].Open == 2 })
-	c := dial(t, "tcp", at)
-	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("a connection too many ended with %v, want a reset", err)
-	}
+	wantReset(t, "tcp", at)
 	if st := s.List()[0]; st.Refused != 1 || st.Total != 2 {
 		t.Errorf("status %+v", st)
 	}
@@ -184,6 +189,26 @@ func TestForwardLimitsConnections(t *testing.T) {
 	defer o.Close()
 	if got := askOn(t, o, "me too"); got != "echo me too" {
 		t.Errorf("another source got %q", got)
+	}
+}
+
+// Programs of this machine share an address, or have none: they get all there is.
+func TestForwardGivesThisMachineAll(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	at := filepath.Join(t.TempDir(), "s")
+	s, _ := startSet(t, nil, "-L 0:"+backend.String()+",max=4", "-L unix:"+at+":"+backend.String()+",max=4")
+	for i, st := range s.List() {
+		network, address := split("tcp", st.Listen)
+		for range 4 {
+			dial(t, network, address)
+		}
+		waitFor(t, "all to be let in", func() bool { return s.List()[i].Open == 4 })
+		if network == "tcp" {
+			wantReset(t, network, address)
+		} else if _, err := dial(t, network, address).Read(make([]byte, 1)); err == nil {
+			t.Error("one too many was let in")
+		}
+		waitFor(t, "the last to be refused", func() bool { return s.List()[i].Refused == 1 })
 	}
 }
 

@@ -28,6 +28,7 @@ type loopback struct {
 	behalf  map[string]netip.AddrPort // by network and local address
 	pending []*pendingConn            // accepted on the tailnet
 	refuse  error                     // of dials to the tailnet
+	overlay bool                      // clients of the tailnet come from its addresses
 }
 
 func (l *loopback) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -58,7 +59,30 @@ func (host) ListenPacket(_ context.Context, network, address string) (net.Packet
 }
 
 func (l *loopback) ListenPacket(network, address string) (net.PacketConn, error) {
-	return net.ListenPacket(network, near(address))
+	pc, err := net.ListenPacket(network, near(address))
+	if err != nil || !l.overlay {
+		return pc, err
+	}
+	return overlaySocket{pc.(*net.UDPConn)}, nil
+}
+
+// An overlaySocket is a UDP socket whose clients come from the tailnet.
+type overlaySocket struct{ *net.UDPConn }
+
+func (s overlaySocket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := s.UDPConn.ReadFromUDPAddrPort(b)
+	return n, move(from, 100), err
+}
+
+func (s overlaySocket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return s.UDPConn.WriteToUDPAddrPort(b, move(to, 127))
+}
+
+// move moves an address between 127.0.0.0/8 and 100.0.0.0/8.
+func move(a netip.AddrPort, first byte) netip.AddrPort {
+	b := a.Addr().Unmap().As4()
+	b[0] = first
+	return netip.AddrPortFrom(netip.AddrFrom4(b), a.Port())
 }
 
 // near makes all addresses the loopback interface's.
@@ -109,7 +133,7 @@ func (p *pendingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	pc := &pendingConn{Conn: c}
+	pc := &pendingConn{Conn: c, overlay: p.l.overlay}
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	p.l.pending = append(p.l.pending, pc)
@@ -119,8 +143,18 @@ func (p *pendingListener) Accept() (net.Conn, error) {
 // A pendingConn notes when it is completed.
 type pendingConn struct {
 	net.Conn
+	overlay bool
+
 	mu   sync.Mutex
 	done bool
+}
+
+func (p *pendingConn) RemoteAddr() net.Addr {
+	a := p.Conn.RemoteAddr()
+	if p.overlay {
+		return net.TCPAddrFromAddrPort(move(a.(*net.TCPAddr).AddrPort(), 100))
+	}
+	return a
 }
 
 func (p *pendingConn) Complete() (net.Conn, error) {
@@ -149,6 +183,9 @@ func serve(t *testing.T, s interface{ Serve(context.Context) error }) (stop func
 	t.Cleanup(func() { stop() })
 	return stop
 }
+
+// onOverlay has clients of forwards from the tailnet come from its addresses.
+func onOverlay(c *Config) { c.Tailnet.(*loopback).overlay = true }
 
 // startSet runs a set of forwards, which all listen.
 func startSet(t *testing.T, edit func(*Config), want ...string) (*Set, *loopback) {

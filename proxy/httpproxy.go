@@ -85,7 +85,7 @@ func (p *httpProxy) authorized(r *http.Request) bool {
 
 // dial connects to where a client wants to go.
 func (p *httpProxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	defer cancel()
 	return p.policy.dial(ctx, "", network, address)
 }

@@ -2,29 +2,22 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"syscall"
+
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
 // listen listens on this machine. A unix socket that a process has left behind,
 // which is no more, makes room.
 func (c *Config) listen(ctx context.Context, network, address string) (net.Listener, error) {
 	ln, err := c.Host.Listen(ctx, network, address)
-	if network != "unix" || !errors.Is(err, syscall.EADDRINUSE) {
+	if network != "unix" || err == nil {
 		return ln, err
 	}
-	if conn, dialErr := c.dialHost(ctx, network, address); dialErr == nil {
-		conn.Close()
-		return nil, fmt.Errorf("%w by a process that runs", err)
-	} else if !errors.Is(dialErr, syscall.ECONNREFUSED) {
-		return nil, err
-	}
-	if err := os.Remove(address); err != nil {
-		return nil, err
+	if staleErr := carry.RemoveStale(address); staleErr != nil {
+		return nil, fmt.Errorf("%w: %w", err, staleErr)
 	}
 	return c.Host.Listen(ctx, network, address)
 }

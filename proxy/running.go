@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -177,7 +178,8 @@ func (r *running) dialBehalf(ctx context.Context, client netip.AddrPort) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	return &behalfConn{Conn: conn, forget: c.Tailnet.OnBehalf("udp", conn.LocalAddr(), client)}, nil
+	forget := c.Tailnet.OnBehalf("udp", conn.LocalAddr(), client)
+	return &behalfConn{Conn: conn, forget: sync.OnceFunc(forget)}, nil
 }
 
 // A behalfConn is a socket that acts for a peer until it is closed.
@@ -185,6 +187,9 @@ type behalfConn struct {
 	net.Conn
 	forget func()
 }
+
+// NetConn returns the socket.
+func (b *behalfConn) NetConn() net.Conn { return b.Conn }
 
 func (b *behalfConn) Close() error {
 	b.forget()

@@ -17,8 +17,9 @@ import (
 // together at most, unless its Config says otherwise.
 const DefaultMaxTotal = 65536
 
-// undoTimeout bounds the undoing of what Add could not do.
-const undoTimeout = 5 * time.Second
+// postPatience bounds the posting of what is to be done even if the time of who
+// wants it is over.
+const postPatience = 5 * time.Second
 
 // A Config is what a Set works with.
 type Config struct {
@@ -98,9 +99,9 @@ func (s *Set) Add(ctx context.Context, add ...Spec) error {
 	if err = awaitListening(ctx, started); err == nil {
 		return nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	insist, cancel := insisting(ctx)
 	defer cancel()
-	_, undoErr := s.change(undo, func(w *wanted) error {
+	_, undoErr := s.change(insist, func(w *wanted) error {
 		w.added = without(w.added, fresh, sameSpec)
 		return nil
 	})
@@ -124,22 +125,31 @@ func (s *Set) List() (all []Status) {
 	return all
 }
 
-// Drain ends listening, and returns once the last connection has ended by itself,
-// or ctx has (SVC-175). What is open then ends with Serve. Flows of datagrams end
-// at once. From then on the set takes no forwards.
+// Drain ends listening, even if ctx is over, and returns once the last connection
+// has ended by itself, or ctx has (SVC-175). What is open then ends with Serve. Flows
+// of datagrams end at once. From then on the set takes no forwards.
 func (s *Set) Drain(ctx context.Context) error {
+	insist, cancel := insisting(ctx)
+	defer cancel()
 	left := make(chan []*running, 1)
-	if err := s.post(ctx, drainMessage{left: left}); err != nil {
+	if err := s.post(insist, drainMessage{left: left}); err != nil {
 		return err
 	}
 	for _, r := range <-left {
 		select {
 		case <-r.ended:
 		case <-ctx.Done():
-			return ctx.Err()
+			if r.limit.Open() > 0 {
+				return ctx.Err()
+			}
 		}
 	}
 	return nil
+}
+
+// insisting returns a context for what is to be done even if ctx is over.
+func insisting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), postPatience)
 }
 
 // change has Serve change what is wanted, and returns what it has started.

@@ -6,13 +6,14 @@ import (
 	"net"
 
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
 // Stdio connects to an address and carries standard input and output to it, as
 // ssh's -W: the end of in ends writing, and it returns when the other side has said
 // all. A read of in that nobody can interrupt then goes on by itself.
 func Stdio(ctx context.Context, dial Dial, address string, in io.Reader, out io.Writer) error {
-	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	dctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	defer cancel()
 	c, err := dial(dctx, "tcp", address)
 	if err != nil {

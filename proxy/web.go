@@ -108,7 +108,7 @@ func newWebForward(ln net.Listener, c *Config, s Spec, t *tally) *webForward {
 	network, address := split("tcp", s.Target)
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 			defer cancel()
 			return c.dialHost(ctx, network, address)
 		},

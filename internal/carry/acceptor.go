@@ -28,6 +28,7 @@ type Acceptor struct {
 	Handle func(ctx context.Context, c net.Conn)
 
 	draining atomic.Bool
+	mute     Mute
 }
 
 // String names the actor.
@@ -76,7 +77,9 @@ func (a *Acceptor) accept(ctx context.Context, g *actor.Group) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		}
-		a.Log.Warn("cannot accept", "listen", a.Listener.Addr(), "err", err)
+		if a.mute.Pass(time.Now()) {
+			a.Log.Warn("cannot accept", "listen", a.Listener.Addr(), "err", err)
+		}
 		if err := actor.Sleep(ctx, acceptPause); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package carry
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -27,12 +28,21 @@ func PipeDatagrams(ctx context.Context, a, b net.Conn, after time.Duration) {
 	g.Wait()
 }
 
-// maxWaiting is how many datagrams of a flow wait for its connection; more are
+// maxWaiting is how many datagrams of a flow wait for its connection, and
+// maxWaitingBytes how much memory those of all flows of the process have; more are
 // dropped.
-const maxWaiting = 16
+const (
+	maxWaiting      = 16
+	maxWaitingBytes = 4 << 20
+)
 
-// dialTimeout bounds the making of a flow's connection (SVC-80).
-const dialTimeout = 30 * time.Second
+// waitingRoom counts the bytes of datagrams that wait for a connection. As it is a
+// Limit, a source that sends many leaves room to others.
+var waitingRoom = NewLimit(maxWaitingBytes, 0, nil)
+
+// DialTimeout bounds the making of a connection: a cold path through a relay takes
+// seconds (SVC-80, SVC-163).
+const DialTimeout = 30 * time.Second
 
 // Datagrams are flows of datagrams that come in by one socket and go out by a
 // connection each, which the first datagram of a flow makes. A flow is known by a
@@ -55,10 +65,16 @@ type Datagrams[K comparable] struct {
 	flows map[K]*datagramFlow
 }
 
+// datagramCost is what a datagram takes that waits, beside its length, in bytes: so
+// those without length are bounded, too.
+const datagramCost = 64
+
 // A datagramFlow is one flow of Datagrams.
 type datagramFlow struct {
 	idleness
+	source  netip.Addr
 	conn    net.Conn // nil until it is made
+	ended   bool     // there is no connection any more
 	waiting [][]byte // datagrams that came before
 }
 
@@ -88,7 +104,7 @@ func (d *Datagrams[K]) flow(g *actor.Group, key K, source netip.Addr) *datagramF
 		return nil
 	}
 	d.Traffic.Flows.Add(1)
-	f = &datagramFlow{idleness: idleness{began: time.Now()}}
+	f = &datagramFlow{idleness: idleness{began: time.Now()}, source: source}
 	if d.flows == nil {
 		d.flows = make(map[K]*datagramFlow)
 	}
@@ -108,8 +124,8 @@ func (d *Datagrams[K]) connOf(f *datagramFlow, b []byte) net.Conn {
 	if f.conn != nil {
 		return f.conn
 	}
-	if len(f.waiting) < maxWaiting {
-		f.waiting = append(f.waiting, append([]byte(nil), b...))
+	if !f.ended && len(f.waiting) < maxWaiting && waitingRoom.takeN(f.source, len(b)+datagramCost) {
+		f.waiting = append(f.waiting, bytes.Clone(b))
 	} else {
 		d.Traffic.Dropped.Add(1)
 	}
@@ -119,8 +135,8 @@ func (d *Datagrams[K]) connOf(f *datagramFlow, b []byte) net.Conn {
 // run makes the connection, sends what waits for it and brings back what comes,
 // until the flow is idle or ctx ends.
 func (d *Datagrams[K]) run(ctx context.Context, key K, f *datagramFlow) {
-	defer d.forget(key)
-	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer d.forget(key, f)
+	dctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	conn, idle, err := d.Dial(dctx, key)
 	cancel()
 	if err != nil {
@@ -132,7 +148,7 @@ func (d *Datagrams[K]) run(ctx context.Context, key K, f *datagramFlow) {
 	defer stop()
 	f.after = idle
 	f.touch()
-	for _, b := range d.connected(f, conn) {
+	for _, b := range d.dialled(f, conn) {
 		d.write(conn, b)
 	}
 	f.receive(conn, func(b []byte) {
@@ -141,11 +157,15 @@ func (d *Datagrams[K]) run(ctx context.Context, key K, f *datagramFlow) {
 	})
 }
 
-// connected notes the flow's connection, and returns what waits for it.
-func (d *Datagrams[K]) connected(f *datagramFlow, conn net.Conn) (waiting [][]byte) {
+// dialled notes the flow's connection, nil if there is none, and returns what has
+// waited for it.
+func (d *Datagrams[K]) dialled(f *datagramFlow, conn net.Conn) (waiting [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	waiting, f.waiting, f.conn = f.waiting, nil, conn
+	waiting, f.waiting, f.conn, f.ended = f.waiting, nil, conn, conn == nil
+	for _, b := range waiting {
+		waitingRoom.giveN(f.source, len(b)+datagramCost)
+	}
 	return waiting
 }
 
@@ -155,7 +175,9 @@ func (d *Datagrams[K]) write(conn net.Conn, b []byte) {
 	}
 }
 
-func (d *Datagrams[K]) forget(key K) {
+// forget ends a flow, and drops what waits for it.
+func (d *Datagrams[K]) forget(key K, f *datagramFlow) {
+	d.Traffic.Dropped.Add(uint64(len(d.dialled(f, nil))))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.flows, key)

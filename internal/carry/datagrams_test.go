@@ -3,6 +3,7 @@ package carry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -45,8 +46,8 @@ func TestPipeDatagramsCarriesAll(t *testing.T) {
 		done := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { defer close(done); PipeDatagrams(ctx, in, out, idleAfter) }()
-		buf := make([]byte, longestDatagram+1)
-		for _, size := range []int{longestDatagram, 1, 2049} {
+		buf := make([]byte, LongestDatagram+1)
+		for _, size := range []int{LongestDatagram, 1, 2049} {
 			for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}} {
 				go way[0].Write(make([]byte, size))
 				if n, err := way[1].Read(buf); n != size || err != nil {
@@ -71,7 +72,7 @@ type far struct{ net.Conn }
 
 // datagramsTest makes Datagrams whose flows end in pipes, and a group for them.
 func datagramsTest(t *testing.T, dial func(ctx context.Context, key string) error) (d *Datagrams[string], g *actor.Group, made chan far, replies chan string) {
-	made, replies = make(chan far, 10), make(chan string, 10)
+	made, replies = make(chan far, 10), make(chan string, 200)
 	d = &Datagrams[string]{
 		Dial: func(ctx context.Context, key string) (net.Conn, time.Duration, error) {
 			if dial != nil {
@@ -160,6 +161,40 @@ func TestDatagramsTellOfFailure(t *testing.T) {
 		synctest.Wait()
 		if d.Limit.Open() != 0 {
 			t.Error("a flow that failed still counts")
+		}
+	})
+}
+
+// What waits for connections has a bound in bytes, of which no source takes all. It
+// is dropped, and counted, with the flow.
+func TestDatagramsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dialling := make(chan struct{})
+		d, g, _, _ := datagramsTest(t, func(context.Context, string) error { <-dialling; return errors.New("no way") })
+		d.Limit = NewLimit(1000, 0, nil)
+		long, sent := make([]byte, LongestDatagram), 0
+		for i := range 100 {
+			d.Send(g, fmt.Sprint(i), flooder, long)
+			sent++
+		}
+		if n := waitingRoom.Open(); n > maxWaitingBytes/2+LongestDatagram || n < maxWaitingBytes/4 {
+			t.Errorf("%d bytes of the flood wait", n)
+		}
+		dropped := d.Traffic.Dropped.Load()
+		if dropped < 60 {
+			t.Errorf("%d datagrams of the flood were dropped", dropped)
+		}
+		d.Send(g, "other", other, long)
+		if n := d.Traffic.Dropped.Load(); n != dropped {
+			t.Error("there was no room for another source")
+		}
+		close(dialling)
+		synctest.Wait()
+		if n := d.Traffic.Dropped.Load(); n != uint64(sent)+1 {
+			t.Errorf("%d datagrams of %d were dropped in the end", n, sent+1)
+		}
+		if waitingRoom.Open() != 0 || len(waitingRoom.by) != 0 {
+			t.Errorf("%d bytes wait after all flows have ended", waitingRoom.Open())
 		}
 	})
 }

@@ -75,12 +75,7 @@ type trackedConn struct {
 func (t *trackedConn) NetConn() net.Conn { return t.Conn }
 
 // CloseWrite ends writing, where the connection can do so; else all of it.
-func (t *trackedConn) CloseWrite() error {
-	if h, ok := t.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return t.Close()
-}
+func (t *trackedConn) CloseWrite() error { return CloseWrite(t.Conn) }
 
 func (t *trackedConn) Close() (err error) {
 	t.once.Do(func() {
@@ -88,6 +83,14 @@ func (t *trackedConn) Close() (err error) {
 		close(t.closed)
 	})
 	return err
+}
+
+// CloseWrite ends writing on a connection, if it can do so; else it closes it.
+func CloseWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return c.Close()
 }
 
 // Unwrap returns the innermost connection: one that only looked at the first bytes,

@@ -26,13 +26,17 @@ func IdleAfter(port uint16) time.Duration {
 	return idleAfter
 }
 
-// longestDatagram is how many bytes a datagram has at most: its length is a number
+// LongestDatagram is how many bytes a datagram has at most: its length is a number
 // of 16 bits (RFC 768).
-const longestDatagram = 65535
+const LongestDatagram = 65535
 
 // datagramMemory has room for one datagram each. A flow takes it when there is one
 // to carry, and has none while it waits.
-var datagramMemory = sync.Pool{New: func() any { return new([longestDatagram]byte) }}
+var datagramMemory = sync.Pool{New: func() any { return new([LongestDatagram]byte) }}
+
+// ErrorPause is how long the reader of a socket of many flows waits after an error:
+// that a host refuses a reply is told of there on some systems.
+const ErrorPause = time.Millisecond
 
 // maxFailures is how many reads in a row may fail before a flow ends.
 const maxFailures = 16
@@ -80,7 +84,7 @@ func (i *idleness) receiveOne(from net.Conn, wait func() error, got func([]byte)
 	if err := wait(); err != nil {
 		return err
 	}
-	buf := datagramMemory.Get().(*[longestDatagram]byte)
+	buf := datagramMemory.Get().(*[LongestDatagram]byte)
 	defer datagramMemory.Put(buf)
 	n, err := from.Read(buf[:])
 	if err != nil {
@@ -93,6 +97,7 @@ func (i *idleness) receiveOne(from net.Conn, wait func() error, got func([]byte)
 
 // awaiter returns how to wait for a datagram without memory for it.
 func awaiter(c net.Conn) func() error {
+	c = Unwrap(c)
 	if w, ok := c.(interface{ WaitRead() error }); ok {
 		return w.WaitRead
 	}

@@ -8,7 +8,8 @@ import (
 
 // A Limit bounds how many flows there are at once, in all and from each source. A
 // source may have no more than are left for others: alone it gets half, two get a
-// third each. So one that floods leaves room to all others.
+// third each. So one that floods leaves room to all others. The programs of this
+// machine cannot be told apart by where they come from: they may have all.
 type Limit struct {
 	max, each int
 	within    *Limit
@@ -28,48 +29,72 @@ func NewLimit(max, each int, within *Limit) *Limit {
 
 // Take reports whether one flow more of source may begin, and counts it if so. A
 // source that has no address is the zero Addr.
-func (l *Limit) Take(source netip.Addr) bool {
-	source = source.Unmap()
-	if !l.take(source) {
-		l.refused.Add(1)
-		return false
-	}
-	if l.within != nil && !l.within.Take(source) {
-		l.give(source)
-		l.refused.Add(1)
-		return false
-	}
-	return true
-}
-
-func (l *Limit) take(source netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	has := l.by[source]
-	if l.each > 0 && (has >= l.each || l.total >= l.max) || l.each == 0 && has >= l.max-l.total {
-		return false
-	}
-	l.total++
-	l.by[source]++
-	return true
-}
+func (l *Limit) Take(source netip.Addr) bool { return l.takeN(source, 1) }
 
 // Give takes back what Take has counted.
-func (l *Limit) Give(source netip.Addr) {
-	source = source.Unmap()
-	l.give(source)
+func (l *Limit) Give(source netip.Addr) { l.giveN(source, 1) }
+
+// takeN is Take of a flow that counts as n.
+func (l *Limit) takeN(source netip.Addr, n int) bool {
+	if !l.count(sourceOf(source), n) {
+		l.refused.Add(1)
+		return false
+	}
+	if l.within != nil && !l.within.takeN(source, n) {
+		l.count(sourceOf(source), -n)
+		l.refused.Add(1)
+		return false
+	}
+	return true
+}
+
+func (l *Limit) giveN(source netip.Addr, n int) {
+	l.count(sourceOf(source), -n)
 	if l.within != nil {
-		l.within.Give(source)
+		l.within.giveN(source, n)
 	}
 }
 
-func (l *Limit) give(source netip.Addr) {
+// count adds n to what a source has, if that may be.
+func (l *Limit) count(source netip.Addr, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.total--
-	if l.by[source]--; l.by[source] == 0 {
+	if has := l.by[source] + n; n > 0 && (l.total+n > l.max || has > l.share(source)) {
+		return false
+	}
+	l.total += n
+	if l.by[source] += n; l.by[source] == 0 {
 		delete(l.by, source)
 	}
+	return true
+}
+
+// share is how much a source may have; l.mu is held.
+func (l *Limit) share(source netip.Addr) int {
+	switch {
+	case l.each > 0:
+		return l.each
+	case !source.IsValid() || source.IsLoopback():
+		return l.max
+	}
+	return l.max - l.total
+}
+
+// tailnet6 has the addresses of tailnets' nodes: each has one.
+var tailnet6 = netip.MustParsePrefix("fd7a:115c:a1e0::/48")
+
+// hostBits are those that a host on other networks of IPv6 gives itself: it may have
+// all of them (RFC 4291 section 2.5.1).
+const hostBits = 64
+
+// sourceOf returns what stands for all addresses that a source may have.
+func sourceOf(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() || a.IsLoopback() || tailnet6.Contains(a) {
+		return a
+	}
+	network, _ := a.Prefix(128 - hostBits) // of an IPv6 address it is one
+	return network.Addr()
 }
 
 // Open returns how many flows there are.

@@ -67,3 +67,37 @@ func TestLimitWithinAnother(t *testing.T) {
 		t.Errorf("%d open, %d sources known after all was given back", all.Open(), len(all.by))
 	}
 }
+
+// A host of IPv6 has all addresses of its network, and is one source; nodes of the
+// tailnet share a network, and are not.
+func TestLimitOfNetworks(t *testing.T) {
+	for network, want := range map[string]int{"2001:db8::": 50, "fd7a:115c:a1e0::": 100} {
+		l := NewLimit(100, 0, nil)
+		a, got := netip.MustParseAddr(network), 0
+		for range 200 {
+			a = a.Next()
+			if l.Take(a) {
+				got++
+			}
+		}
+		if got != want {
+			t.Errorf("200 addresses of %s/64 got %d of 100, want %d", network, got, want)
+		}
+	}
+}
+
+// Programs of this machine may have all: they come from one address, or from none.
+func TestLimitOfThisMachine(t *testing.T) {
+	for _, source := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::ffff:127.0.0.1"), netip.IPv6Loopback(), {}} {
+		l := NewLimit(4, 0, nil)
+		if n := takeAll(l, source); n != 4 {
+			t.Errorf("%v got %d of 4", source, n)
+		}
+		for range 4 {
+			l.Give(source)
+		}
+		if l.Open() != 0 || len(l.by) != 0 {
+			t.Errorf("%v has %d after all was given back", source, l.Open())
+		}
+	}
+}

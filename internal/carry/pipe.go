@@ -59,11 +59,8 @@ func half(dst, src net.Conn, moved *atomic.Uint64) error {
 		}
 		return err
 	}
-	if h, ok := dst.(interface{ CloseWrite() error }); ok {
-		h.CloseWrite() // an error shows up in the other direction
-		return nil
-	}
-	return dst.Close()
+	CloseWrite(dst) // an error shows up in the other direction
+	return nil
 }
 
 // copySize is what a copy moves at a time, in bytes.

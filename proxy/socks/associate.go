@@ -18,9 +18,6 @@ import (
 // maxFlows bounds the flows of one association: one to each destination.
 const maxFlows = 256
 
-// longestDatagram is the largest payload of UDP, in bytes.
-const longestDatagram = 65535
-
 // An association relays the datagrams of one client, as long as its connection
 // stands (RFC 1928 section 7).
 type association struct {
@@ -75,23 +72,26 @@ func (a *association) run(ctx context.Context) error {
 		defer a.socket.Close()
 		stop := context.AfterFunc(ctx, func() { a.client.Close() })
 		defer stop()
-		g.Go(func(ctx context.Context) error {
-			a.receive(g)
-			return nil
-		})
+		g.Go(func(ctx context.Context) error { return a.receive(ctx, g) })
 		io.Copy(io.Discard, a.client)
 		return nil
 	})
 }
 
 // receive takes the client's datagrams until the socket is closed.
-func (a *association) receive(g *actor.Group) {
-	for buf := make([]byte, longestDatagram); ; {
+func (a *association) receive(ctx context.Context, g *actor.Group) error {
+	for buf := make([]byte, carry.LongestDatagram); ; {
 		n, from, err := a.socket.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
-			return
+			return nil
 		}
-		if err != nil || !a.isClient(from) {
+		if err != nil {
+			if err := actor.Sleep(ctx, carry.ErrorPause); err != nil {
+				return err
+			}
+			continue
+		}
+		if !a.isClient(from) {
 			continue
 		}
 		if to, payload, err := parseDatagram(buf[:n]); err == nil {

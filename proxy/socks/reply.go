@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
 // A reply tells a client how its request went (RFC 1928 section 6).
@@ -34,13 +36,13 @@ func replyOf(err error) reply {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
-	case errors.Is(err, ErrNotAllowed), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+	case errors.Is(err, ErrNotAllowed), carry.IsErrno(err, syscall.EACCES), carry.IsErrno(err, syscall.EPERM):
 		return replyNotAllowed
-	case errors.Is(err, syscall.ENETUNREACH):
+	case carry.IsErrno(err, syscall.ENETUNREACH):
 		return replyNoNetwork
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case carry.IsErrno(err, syscall.ECONNREFUSED):
 		return replyRefused
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.As(err, &dns), errors.Is(err, os.ErrDeadlineExceeded),
+	case carry.IsErrno(err, syscall.EHOSTUNREACH), errors.As(err, &dns), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return replyNoHost
 	}

@@ -12,14 +12,8 @@ import (
 	"github.com/seed94491740/tsnode/internal/carry"
 )
 
-const (
-	// handshakeTimeout bounds all that a client says before its data (SVC-166).
-	handshakeTimeout = 15 * time.Second
-
-	// dialTimeout bounds a dial: a cold path through a relay takes seconds
-	// (SVC-163).
-	dialTimeout = 30 * time.Second
-)
+// handshakeTimeout bounds all that a client says before its data (SVC-166).
+const handshakeTimeout = 15 * time.Second
 
 // A Server serves clients of SOCKS5.
 type Server struct {
@@ -110,7 +104,7 @@ func (s *Server) refuse(c net.Conn, r reply, err error) error {
 
 // connect makes a connection for a client and carries what goes both ways.
 func (s *Server) connect(ctx context.Context, c net.Conn, user string, to address) error {
-	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	dctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	made, err := s.Dial(dctx, user, "tcp", to.String())
 	cancel()
 	if err != nil {

@@ -3,6 +3,8 @@ package socks
 import (
 	"net"
 	"time"
+
+	"github.com/seed94491740/tsnode/internal/carry"
 )
 
 // Sniff waits for the first byte of a client, and reports whether it speaks SOCKS5,
@@ -28,12 +30,7 @@ type sniffedConn struct {
 func (s *sniffedConn) NetConn() net.Conn { return s.Conn }
 
 // CloseWrite ends writing, where the connection can do so; else all of it.
-func (s *sniffedConn) CloseWrite() error {
-	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return s.Close()
-}
+func (s *sniffedConn) CloseWrite() error { return carry.CloseWrite(s.Conn) }
 
 func (s *sniffedConn) Read(b []byte) (int, error) {
 	if len(s.first) == 0 || len(b) == 0 {
