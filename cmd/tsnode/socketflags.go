@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,12 +12,9 @@ import (
 
 // asksRunning is what the help of commands says that ask a node by its socket.
 const asksRunning = `The command asks the node that runs on this machine, at its socket: --socket, else
-TS_SOCKET, else the first that is there of $XDG_RUNTIME_DIR/tsnode.sock,
-/var/run/tsnode/tsnode.sock and those of tailscaled. 'tsnode run --socket PATH'
-serves one.`
-
-// errNoNode says that no node runs, as far as can be seen.
-var errNoNode = errors.New("no node runs on this machine that serves a socket")
+TS_SOCKET, else the first that is served of $XDG_RUNTIME_DIR/tsnode.sock,
+/var/run/tsnode/tsnode.sock and those of tailscaled, if it is root's or your own.
+'tsnode run --socket PATH' serves one.`
 
 // socketFlags are those of commands that ask a running node.
 type socketFlags struct {
@@ -45,21 +40,11 @@ func (o *socketFlags) client() (*localapi.Client, error) {
 	if path != "" {
 		return localapi.NewClient(path), nil
 	}
-	places := socketPlaces()
-	for _, p := range places {
-		if _, err := os.Stat(p); err == nil {
-			return localapi.NewClient(p), nil
-		}
+	path, err := findSocket(socketPlaces())
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%w: there is none of %s", errNoNode, strings.Join(places, ", "))
-}
-
-// socketPlaces are where a socket is looked for.
-func socketPlaces() (places []string) {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		places = append(places, filepath.Join(dir, "tsnode.sock"))
-	}
-	return append(places, "/var/run/tsnode/tsnode.sock", "/tmp/tailscaled.sock", "/var/run/tailscale/tailscaled.sock")
+	return localapi.NewClient(path), nil
 }
 
 // notOn explains what a state other than running means for a command.
