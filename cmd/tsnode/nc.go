@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/localapi"
+	"github.com/seed94491740/tsnode/proxy"
 )
 
 // ncOptions are the flags of tsnode nc.
@@ -57,23 +58,22 @@ func (o *ncOptions) run(ctx context.Context, in io.Reader, out io.Writer, addres
 	if err != nil {
 		return err
 	}
-	c, err := o.dial(ctx, client, address)
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dialThrough(ctx, client, network, address)
+	}
+	if !o.udp {
+		return ended(proxy.Stdio(ctx, dial, address, in, out))
+	}
+	c, err := dial(ctx, "udp", address)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if o.udp {
-		return o.joinUDP(ctx, c, in, out)
-	}
-	return joinTCP(ctx, c, in, out)
+	return o.joinUDP(ctx, c, in, out)
 }
 
-// dial connects by way of the node, or past it to what is not on the tailnet.
-func (o *ncOptions) dial(ctx context.Context, client *localapi.Client, address string) (net.Conn, error) {
-	network := "tcp"
-	if o.udp {
-		network = "udp"
-	}
+// dialThrough connects by way of the node, or past it to what is not on the
+// tailnet.
+func dialThrough(ctx context.Context, client *localapi.Client, network, address string) (net.Conn, error) {
 	c, err := client.Dial(ctx, network, address)
 	var outside *localapi.OutsideError
 	if errors.As(err, &outside) {
@@ -83,37 +83,24 @@ func (o *ncOptions) dial(ctx context.Context, client *localapi.Client, address s
 	return c, err
 }
 
-// joinTCP copies both ways until the other side has ended. A read of standard
-// input cannot be interrupted: it is left behind when the process ends.
-func joinTCP(ctx context.Context, c net.Conn, in io.Reader, out io.Writer) error {
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	go sendAll(c, in)
-	if _, err := io.Copy(out, c); err != nil && ctx.Err() == nil {
-		return err
-	}
-	return nil
-}
+// errNodeGone says that the node has closed a connection.
+var errNodeGone = errors.New("the node has closed the connection")
 
-// sendAll sends all that is read, and passes its end on. What fails shows on the
-// other way.
-func sendAll(c net.Conn, in io.Reader) {
-	io.Copy(c, in)
-	if h, ok := c.(interface{ CloseWrite() error }); ok {
-		h.CloseWrite()
-	}
-}
-
-// joinUDP copies both ways until the input has ended, and answers have.
+// joinUDP copies both ways until the input has ended, and answers have. A read of
+// the input that nobody can interrupt then goes on by itself.
 func (o *ncOptions) joinUDP(ctx context.Context, c net.Conn, in io.Reader, out io.Writer) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		heard := make(chan struct{}, 1)
-		g.Go(func(context.Context) error {
-			receiveAll(c, out, heard)
-			return nil
-		})
 		defer c.Close() // ends receiveAll
-		if _, err := io.Copy(c, in); err != nil {
-			return err
+		heard, sent := make(chan struct{}, 1), make(chan error, 1)
+		g.Go(func(context.Context) error { return receiveAll(c, out, heard) })
+		go sendDatagrams(ctx, c, in, sent)
+		select {
+		case err := <-sent:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ended(ctx.Err())
 		}
 		timer := time.NewTimer(o.timeout)
 		defer timer.Stop()
@@ -130,12 +117,25 @@ func (o *ncOptions) joinUDP(ctx context.Context, c net.Conn, in io.Reader, out i
 	})
 }
 
-// receiveAll prints each datagram, and says so.
-func receiveAll(c net.Conn, out io.Writer, heard chan<- struct{}) {
+// sendDatagrams sends each piece that is read, and says how that has ended.
+func sendDatagrams(ctx context.Context, c net.Conn, in io.Reader, sent chan<- error) {
+	sent <- actor.Guard(ctx, func(context.Context) error {
+		_, err := io.Copy(c, in)
+		return err
+	})
+}
+
+// receiveAll prints each datagram, and says so, until c is closed.
+func receiveAll(c net.Conn, out io.Writer, heard chan<- struct{}) error {
 	for buf := make([]byte, 1<<16); ; {
 		n, err := c.Read(buf)
-		if err != nil {
-			return
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, io.EOF):
+			return errNodeGone
+		case err != nil:
+			return err
 		}
 		out.Write(buf[:n])
 		select {
