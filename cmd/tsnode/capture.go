@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 
@@ -52,16 +53,39 @@ func (o *captureOptions) run(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	defer packets.Close()
-	if o.output != "-" {
-		f, err := os.OpenFile(o.output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, captureMode)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		w = f
+	if o.output == "-" {
+		return copyUntil(ctx, w, packets)
 	}
-	if _, err = io.Copy(w, packets); ctx.Err() != nil {
-		return nil // asked to stop
+	f, err := createCapture(o.output)
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyUntil(ctx, f, packets), f.Close())
+}
+
+// createCapture makes or empties a file that only its owner may read.
+func createCapture(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, captureMode)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		err = f.Chmod(captureMode)
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// copyUntil copies until r ends, or ctx does, which is no error. What fails to be
+// written is one in any case.
+func copyUntil(ctx context.Context, w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	var failed *fs.PathError
+	if ctx.Err() != nil && !errors.As(err, &failed) {
+		return nil
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,15 +22,29 @@ func newDebug() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDebugFilter(),
-		newDebugShow("derp-map", "Print the relays of the tailnet", http.MethodGet, "derpmap"),
-		newDebugShow("netmap", "Print the network map", http.MethodPost, "debug?action=current-netmap"),
-		newDebugShow("goroutines", "Print what all goroutines do", http.MethodGet, "goroutines"),
+		newDebugShow("derp-map", "Print the relays of the tailnet", http.MethodGet, "derpmap", indent),
+		newDebugShow("netmap", "Print the network map", http.MethodPost, "debug?action=current-netmap", indent),
+		newDebugShow("goroutines", "Print what all goroutines do", http.MethodGet, "goroutines", copyText),
 	)
 	return cmd
 }
 
+// indent prints JSON for people.
+func indent(w io.Writer, r io.Reader) error {
+	var v json.RawMessage
+	if err := json.NewDecoder(r).Decode(&v); err != nil {
+		return err
+	}
+	return printJSON(w, v)
+}
+
+func copyText(w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	return err
+}
+
 // newDebugShow returns a command that prints what an endpoint answers.
-func newDebugShow(name, short, method, endpoint string) *cobra.Command {
+func newDebugShow(name, short, method, endpoint string, print func(io.Writer, io.Reader) error) *cobra.Command {
 	var o socketFlags
 	cmd := &cobra.Command{
 		Use: name + " [flags]", Short: short, Long: short + ".\n\n" + asksRunning,
@@ -45,8 +60,7 @@ func newDebugShow(name, short, method, endpoint string) *cobra.Command {
 				return err
 			}
 			defer got.Close()
-			_, err = io.Copy(cmd.OutOrStdout(), got)
-			return err
+			return print(cmd.OutOrStdout(), got)
 		},
 	}
 	o.add(cmd, false)
