@@ -74,8 +74,8 @@ func TestLookAtRunningNode(t *testing.T) {
 		{"whois 100.64.0.1", []string{"node:", "web.tailnet.test"}},
 		{"metrics", []string{"# TYPE tailscaled_home_derp_region_id gauge", "tailscaled_home_derp_region_id 1\n", "tsnode_peers 1\n"}},
 		{"version --daemon", []string{"node 1.102.5-tsnode-"}},
-		{"debug derp-map", []string{`"RegionCode":"dev1"`}},
-		{"debug netmap", []string{`"Name":"web.tailnet.test."`}},
+		{"debug derp-map", []string{`"RegionCode": "dev1"`}},
+		{"debug netmap", []string{`"Name": "web.tailnet.test."`}},
 		{"debug goroutines", []string{"goroutine "}},
 		{"debug filter tcp web self:22", []string{"tcp 100.64.0.1 > 100.64.0.2:22, in from web.tailnet.test", "accept"}},
 	} {
@@ -179,7 +179,11 @@ func TestLogoutAndLogin(t *testing.T) {
 	if _, err := output(t, "status", "--socket", socket); err == nil || !strings.Contains(err.Error(), "tsnode login") {
 		t.Errorf("status: %v", err)
 	}
-	t.Setenv("TS_AUTHKEY", tailnet.AuthKey(devnet.KeyOptions{}))
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(tailnet.AuthKey(devnet.KeyOptions{})+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TS_AUTHKEY", "file:"+file) // as 'tsnode run' takes it
 	if _, err := output(t, "login", "--socket", socket); err != nil {
 		t.Fatal(err)
 	}
@@ -248,6 +252,23 @@ func TestNC(t *testing.T) {
 	}
 	if err := o.run(t.Context(), strings.NewReader(""), &out, "nobody:7"); err == nil {
 		t.Error("nobody answers")
+	}
+}
+
+// tsnode nc --udp ends when it is interrupted, though nobody types anything.
+func TestNCUDPInterrupted(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	runningNode(t, tailnet, "web")
+	o := ncOptions{socketFlags: socketFlags{socket: runningNode(t, tailnet, "me")}, udp: true, timeout: time.Second}
+	in, typed := io.Pipe()
+	defer typed.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- o.run(ctx, in, io.Discard, "web:7") }()
+	typed.Write([]byte("x")) // is taken once there is a connection
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -26,17 +26,21 @@ func newLogin() *cobra.Command {
 change hands. Without an auth key the URL is printed that a person must visit, and
 the command waits until that is done. Connections outlive a renewal.
 
+The auth key is that of --auth-key, else of TS_AUTHKEY; --auth-key= asks for a URL
+whatever the environment has.
+
 ` + asksRunning,
 		Example: `  tsnode login
   tsnode login --auth-key file:/run/secrets/authkey`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			key, err := readAuthKey(o.authKey, cmd.InOrStdin(), cmd.ErrOrStderr())
+			warn := cmd.ErrOrStderr()
+			if !cmd.Flags().Changed("auth-key") {
+				o.authKey, warn = os.Getenv("TS_AUTHKEY"), io.Discard
+			}
+			key, err := readAuthKey(o.authKey, cmd.InOrStdin(), warn)
 			if err != nil {
 				return err
-			}
-			if o.authKey == "" {
-				key = os.Getenv("TS_AUTHKEY")
 			}
 			c, err := o.client()
 			if err != nil {
@@ -59,14 +63,10 @@ func logIn(ctx context.Context, c *localapi.Client, key string, w io.Writer) err
 	if err := c.Login(ctx, key); err != nil {
 		return err
 	}
-	shown := ""
+	l := &loginWatch{client: c, before: before, taken: key != "", w: w}
 	done := false
 	err = c.Watch(ctx, func(n *localapi.Notify) bool {
-		if n.BrowseToURL != nil && *n.BrowseToURL != shown {
-			shown = *n.BrowseToURL
-			printLogin(w, shown)
-		}
-		done = isRunning(ctx, c, before, key != "")
+		done = l.note(ctx, n)
 		return !done
 	})
 	switch {
@@ -79,12 +79,31 @@ func logIn(ctx context.Context, c *localapi.Client, key string, w io.Writer) err
 	return fmt.Errorf("waiting for the login: %w", err)
 }
 
-// isRunning reports whether the node runs after a login: by another key than
-// before, or by one that the control server has just taken.
-func isRunning(ctx context.Context, c *localapi.Client, before *localapi.Status, taken bool) bool {
-	now, err := c.Status(ctx)
-	if err != nil || notOn(now) != nil {
+// A loginWatch tells a person what a login waits for.
+type loginWatch struct {
+	client *localapi.Client
+	before *localapi.Status
+	taken  bool // the control server has taken an auth key
+	w      io.Writer
+	url    string // as told last
+	waits  bool   // told: for the approval
+}
+
+// note takes a change, and reports whether the node runs after the login: by
+// another key than before, or by one that the control server has just taken.
+func (l *loginWatch) note(ctx context.Context, n *localapi.Notify) bool {
+	if n.BrowseToURL != nil && *n.BrowseToURL != l.url {
+		l.url = *n.BrowseToURL
+		printLogin(l.w, l.url)
+	}
+	now, err := l.client.Status(ctx)
+	if err != nil {
 		return false
 	}
-	return taken || now.Self.PublicKey != before.Self.PublicKey
+	problem := notOn(now)
+	if now.BackendState == localapi.NeedsMachineAuth.String() && !l.waits {
+		l.waits = true
+		fmt.Fprintf(l.w, "tsnode: %v\n", problem)
+	}
+	return problem == nil && (l.taken || now.Self.PublicKey != l.before.Self.PublicKey)
 }
