@@ -12,7 +12,7 @@ import (
 )
 
 // A Conn is a TCP connection of the overlay. Like *net.TCPConn it has
-// CloseRead, CloseWrite, SetLinger, SetKeepAlive and SetNoDelay; its errors are
+// CloseRead, CloseWrite, SetLinger, SetKeepAlive, SetKeepAliveConfig and SetNoDelay; its errors are
 // those of package net.
 type Conn struct {
 	ep      tcpip.Endpoint
@@ -37,6 +37,7 @@ var _ net.Conn = (*Conn)(nil)
 // once, as with package net.
 func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue, remote netip.AddrPort) *Conn {
 	ep.SocketOptions().SetDelayOption(false)
+	probeIdle(ep)
 	c := &Conn{
 		ep: ep, wq: wq, end: newEnd(s), remote: net.TCPAddrFromAddrPort(remote),
 		account: s.budget.openAccount(ep, wq), control: s.newCongestion(ep),
@@ -215,25 +216,6 @@ func (c *Conn) stillOpen() error {
 // default.
 func (c *Conn) SetLinger(sec int) error {
 	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
-	return c.stillOpen()
-}
-
-// SetKeepAlive says whether an idle connection is probed; it is not by default,
-// so that an idle connection does not keep a tunnel up.
-func (c *Conn) SetKeepAlive(on bool) error {
-	c.ep.SocketOptions().SetKeepAlive(on)
-	return c.stillOpen()
-}
-
-// SetKeepAlivePeriod says how long a connection is idle before it is probed, and
-// the time between probes.
-func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
-	idle, interval := tcpip.KeepaliveIdleOption(d), tcpip.KeepaliveIntervalOption(d)
-	for _, o := range []tcpip.SettableSocketOption{&idle, &interval} {
-		if err := c.ep.SetSockOpt(o); err != nil {
-			return c.fail("set", errorOf(err))
-		}
-	}
 	return c.stillOpen()
 }
 

@@ -91,6 +91,17 @@
 // within a round trip. At 66 ms the change to Reno in mid-stream had 9.5 to 13.0
 // Mbit/s for 8 s, more than Reno from the start: the new slow start is part of it.
 //
+// # Idle connections
+//
+// Every connection probes a peer that is silent for 5 minutes, 4 times 30 s apart:
+// what waits for one that has vanished ends after 7 minutes with ETIMEDOUT (RFC 1122
+// section 4.2.3.6, where it is off, and no less than 2 hours). Package net probes
+// after 15 s already, and the reference after 2 hours, where it has accepted the
+// connection. Here each probe costs more than a packet: it has a tunnel that sleeps
+// shake hands, and both ends look for paths for as long as they think they talk,
+// about 45 s. A connection with a probe in each 60 s would hardly ever let a phone
+// sleep, one in 5 minutes does for most of the time. SetKeepAliveConfig overrides.
+//
 // # TIME-WAIT
 //
 // The end that closes first keeps a connection for a minute, about 10 KiB of

@@ -26,7 +26,7 @@ func errorOf(err tcpip.Error) error {
 	case *tcpip.ErrConnectionAborted, *tcpip.ErrAborted:
 		return syscall.ECONNABORTED
 	case *tcpip.ErrTimeout:
-		return os.NewSyscallError("connect", syscall.ETIMEDOUT)
+		return syscall.ETIMEDOUT
 	case *tcpip.ErrHostUnreachable:
 		return syscall.EHOSTUNREACH
 	case *tcpip.ErrNetworkUnreachable:

@@ -130,7 +130,7 @@ type forwarded struct {
 func newForwarding(f *Forwarder, g *actor.Group) *forwarding {
 	w := &forwarding{Forwarder: f, group: g, open: make(map[*forwarded]struct{})}
 	for kind := range w.uses {
-		w.uses[kind] = tally{limit: f.limits[kind], by: make(map[netip.Addr]int)}
+		w.uses[kind] = newTally(f.limits[kind])
 	}
 	w.syns = tcp.NewForwarder(f.stack.gv, 0, 2*f.limits[forwardTCP], w.request)
 	w.routes.Store(new([]netip.Prefix))

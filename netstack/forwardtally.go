@@ -44,6 +44,8 @@ type tally struct {
 	by           map[netip.Addr]int
 }
 
+func newTally(limit int) tally { return tally{limit: limit, by: make(map[netip.Addr]int)} }
+
 // room reports whether there may be one more.
 func (t *tally) room(from netip.Addr) bool {
 	return t.total < t.limit && t.by[from] < t.limit*2/3

@@ -52,8 +52,7 @@ func flowOfID(id stack.TransportEndpointID) (from, to netip.AddrPort) {
 
 // Accept completes the handshake, which takes as long as the peer's last segment
 // of it; the end of ctx ends it. It is called once at most. The
-// connection is a *Conn, which probes its peer when it is idle, as the host behind
-// cannot know that the peer has gone.
+// connection is a *Conn.
 func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 	if !r.stack.budget.accepts() {
 		r.refuse()
@@ -68,7 +67,6 @@ func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 	}
 	r.complete(false)
 	r.count.tcp.Add(1)
-	ep.SocketOptions().SetKeepAlive(true)
 	return newConn(r.stack, ep, &wq, r.From), nil
 }
 

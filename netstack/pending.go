@@ -15,9 +15,12 @@ import (
 	"github.com/seed94491740/tsnode/packet"
 )
 
-// maxPending bounds the connections of one PendingListener that are being opened;
-// further SYNs are dropped, so that their peers try again (SVC-50).
-const maxPending = 32768
+// Bounds of one PendingListener, of which no peer may have more than two thirds. A
+// SYN beyond is answered with a reset (SVC-50).
+const (
+	maxPending = 8192        // connections that are being opened; section 6.1 of doc/protocol/node-services.md
+	maxWaiting = 2 * backlog // of them, those that wait for AcceptPending
+)
 
 // A PendingListener is a listener whose connections wait to be completed: until
 // then their peers do not know whether they are accepted (SVC-53).
@@ -28,6 +31,10 @@ type PendingListener struct {
 	opened chan struct{} // holds a token when gVisor may have accepted a connection itself
 	closed chan struct{}
 	once   sync.Once
+
+	mu      sync.Mutex // a SYN takes it, no other packet
+	opening tally
+	waiting tally // in queue, which has room for all of them
 }
 
 // A Pending is a connection that a peer wants to open.
@@ -35,8 +42,9 @@ type Pending struct {
 	From netip.AddrPort // the peer
 	To   netip.AddrPort // our address
 
-	request *Request // nil: it is open already
-	conn    *Conn
+	listener *PendingListener
+	request  *Request // nil: it is open already
+	conn     *Conn
 }
 
 // ListenPending is ListenTCP for connections that are to be completed only when it
@@ -46,11 +54,17 @@ func (s *Stack) ListenPending(addr netip.AddrPort) (*PendingListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &PendingListener{Listener: ln.(*Listener), queue: make(chan *Pending, backlog), opened: make(chan struct{}, 1), closed: make(chan struct{})}
-	p.syns = tcp.NewForwarder(s.gv, 0, maxPending, p.request)
+	p := newPendingListener(ln.(*Listener), maxPending, maxWaiting)
 	p.Notify(p.wake)
 	s.links[0].pending.add(p)
 	return p, nil
+}
+
+func newPendingListener(ln *Listener, opening, waiting int) *PendingListener {
+	p := &PendingListener{Listener: ln, queue: make(chan *Pending, waiting), opened: make(chan struct{}, 1), closed: make(chan struct{})}
+	p.opening, p.waiting = newTally(opening), newTally(waiting)
+	p.syns = tcp.NewForwarder(ln.stack.gv, 0, 2*opening, p.request)
+	return p
 }
 
 // AcceptPending waits for the next connection; after Close it returns
@@ -63,6 +77,7 @@ func (p *PendingListener) AcceptPending() (*Pending, error) {
 		}
 		select {
 		case c := <-p.queue:
+			p.left(c)
 			return c, nil
 		case <-p.opened:
 		case <-p.closed:
@@ -88,6 +103,7 @@ func (p *PendingListener) Close() error {
 	for {
 		select {
 		case c := <-p.queue:
+			p.left(c)
 			c.Refuse()
 		default:
 			return nil
@@ -98,24 +114,42 @@ func (p *PendingListener) Close() error {
 // request takes a SYN, on a goroutine of gVisor's.
 func (p *PendingListener) request(syn *tcp.ForwarderRequest) {
 	from, to := flowOfID(syn.ID())
-	p.offer(&Pending{From: from, To: to, request: &Request{From: from, To: to, stack: p.stack, syn: syn, count: new(forwardCounters)}})
+	c := &Pending{From: from, To: to, listener: p}
+	c.request = &Request{From: from, To: to, stack: p.stack, syn: syn, count: new(forwardCounters)}
+	if !p.begin(c) {
+		p.stack.count.tcpPendingBusy.Add(1)
+		c.request.refuse()
+		return
+	}
+	p.offer(c)
 }
 
-// offer leaves a connection to AcceptPending; one for which there is no room is
-// reset.
+// begin counts a connection, if there is room for it and its peer has not had its
+// share.
+func (p *PendingListener) begin(c *Pending) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	from := c.From.Addr()
+	return p.waiting.room(from) && p.opening.take(from) && p.waiting.take(from)
+}
+
+// left counts a connection out of the queue.
+func (p *PendingListener) left(c *Pending) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting.give(c.From.Addr())
+}
+
+// ended counts a connection that is open, or will never be.
+func (p *PendingListener) ended(c *Pending) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opening.give(c.From.Addr())
+}
+
+// offer leaves a connection that was counted to AcceptPending.
 func (p *PendingListener) offer(c *Pending) {
-	select {
-	case <-p.closed:
-		c.Refuse()
-		return
-	default:
-	}
-	select {
-	case p.queue <- c:
-	default:
-		c.Refuse()
-		return
-	}
+	p.queue <- c // never waits: begin has seen that there is room
 	select {
 	case <-p.closed: // perhaps too late for Close to see it
 		p.Close()
@@ -129,6 +163,7 @@ func (p *Pending) Complete(ctx context.Context) (*Conn, error) {
 	if p.request == nil {
 		return p.conn, nil
 	}
+	defer p.listener.ended(p)
 	c, err := p.request.Accept(ctx)
 	if err != nil {
 		return nil, err
@@ -136,13 +171,14 @@ func (p *Pending) Complete(ctx context.Context) (*Conn, error) {
 	return c.(*Conn), nil
 }
 
-// Refuse resets the connection, unless it was completed.
+// Refuse resets the connection. It is called once at most, and not after Complete.
 func (p *Pending) Refuse() {
 	if p.request == nil {
 		p.conn.SetLinger(0)
 		p.conn.Close()
 		return
 	}
+	defer p.listener.ended(p)
 	p.request.refuse()
 }
 

@@ -61,6 +61,12 @@ type Config struct {
 	Congestion string       // congestion control of TCP: "reno" or "cubic"; "" has each connection choose
 	Buffers    int64        // bytes that sockets may hold together; 0 means as many as their own limits allow
 	Logger     *slog.Logger // nil discards
+
+	// Beside says that the stack has its addresses together with the operating
+	// system, whose packets from them it takes. What it sends to them goes out.
+	Beside bool
+
+	clock tcpip.Clock // of TCP; nil is the system's
 }
 
 // A Stack is the TCP, UDP and ICMP end of the overlay. It may be used from any
@@ -91,6 +97,8 @@ type counters struct {
 	udpNobody    atomic.Uint64
 	icmpLost     atomic.Uint64
 	icmpOverflow atomic.Uint64
+
+	tcpPendingBusy atomic.Uint64
 }
 
 // Stats are counters since the stack was made.
@@ -102,6 +110,7 @@ type Stats struct {
 	ICMPLost       uint64 // of LinkDropped, messages of raw sockets
 	ICMPOverflow   uint64 // inbound messages that found their raw socket's buffer full
 	TCPRefused     uint64 // connections for which Config.Buffers had no room
+	TCPPendingBusy uint64 // connections reset because a PendingListener had too many, or too many of their peer
 	TCPLingerCut   uint64 // connections whose TIME-WAIT was cut short for newer ones
 	TCPRetransmits uint64 // segments sent again
 	TCPTimeouts    uint64 // retransmission timeouts
@@ -125,7 +134,8 @@ func New(c Config) (*Stack, error) {
 		gv: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{})},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
-			HandleLocal:        true, // a node can dial itself; SVC-55
+			HandleLocal:        !c.Beside, // a node can dial itself; SVC-55
+			Clock:              c.clock,
 		}),
 		log:  c.Logger,
 		done: make(chan struct{}),
@@ -202,6 +212,7 @@ func (s *Stack) Stats() Stats {
 		ICMPLost:       s.count.icmpLost.Load(),
 		ICMPOverflow:   s.count.icmpOverflow.Load(),
 		TCPRefused:     s.budget.refusals(),
+		TCPPendingBusy: s.count.tcpPendingBusy.Load(),
 		TCPLingerCut:   s.lingering.cut.Load(),
 		TCPRetransmits: t.Retransmits.Value(),
 		TCPTimeouts:    t.Timeouts.Value(),

@@ -48,9 +48,15 @@
 //	policy denies, peer says so      Dial: ErrRejected                     one round trip
 //	policy denies, peer is silent    Dial: ErrNoAnswer, *DialError tells   30 s, or the context
 //	peer is offline                  Dial: ErrNoAnswer, *DialError tells   30 s, or the context
+//	peer vanishes, nothing is sent   Read: syscall.ETIMEDOUT               7 minutes after its last word
 //	Dial or Listen, and Node.TUN     ErrNoStack                            at once
 //	TUN device is removed            Up: ErrDeviceGone; event Stopped      at once
 //	node closed                      ErrClosed                             at once
+//
+// A TCP connection has the methods SetKeepAlive, SetKeepAlivePeriod and
+// SetKeepAliveConfig of *net.TCPConn to find a vanished peer sooner, later or not at
+// all. By default it asks after 5 minutes of silence: more often would keep the
+// tunnel, and a phone at its other end, awake for an idle connection's sake.
 //
 // # Memory
 //
