@@ -35,7 +35,9 @@ type settings struct {
 	tags       []string
 	port       uint16
 	network    host.Network
-	tun        *os.File // nil: netstack
+	around     host.Network // network for what may go into the TUN device
+	tun        *os.File     // nil: netstack
+	unmarked   bool         // network is the host's, and the packets of its sockets are told from others by nothing
 	proxy      func(*http.Request) (*url.URL, error)
 	headers    http.Header
 	log        *slog.Logger
@@ -62,8 +64,10 @@ func (n *Node) settings() (s settings, err error) {
 	if err := s.limitMemory(n.MemoryLimit); err != nil {
 		return s, err
 	}
+	s.around = s.network
 	if s.network == nil {
-		s.network = host.OS{}
+		s.network, s.around = n.underlay(), host.OS{}
+		s.unmarked = s.network == host.Network(host.OS{})
 	}
 	if s.proxy == nil {
 		s.proxy = http.ProxyFromEnvironment

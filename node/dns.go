@@ -16,8 +16,8 @@ func (r *runtime) newNames() *dns.Resolver {
 		Network:     r.network,
 		InTunnel:    r.inTunnel,
 		Tunnel:      r.dialTunnel,
-		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.stack.ListenUDP(at) },
-		ListenTCP:   func(at netip.AddrPort) (net.Listener, error) { return r.stack.ListenTCP(at) },
+		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.services.ListenUDP(at) },
+		ListenTCP:   func(at netip.AddrPort) (net.Listener, error) { return r.services.ListenTCP(at) },
 		Start:       func() { r.supervisor.Go(r.supervised(r.names)) },
 		Logger:      r.log,
 	})
@@ -35,7 +35,7 @@ func (r *runtime) inTunnel(a netip.Addr) bool {
 // way of a node with a TUN device is the operating system's.
 func (r *runtime) dialTunnel(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	if r.device != nil {
-		return r.network.Dial(ctx, network, to.String())
+		return r.around.Dial(ctx, network, to.String())
 	}
 	if network == "udp" {
 		return r.stack.DialUDP(ctx, netip.AddrPort{}, to)

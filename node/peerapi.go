@@ -43,7 +43,10 @@ func (l *peerAPIListener) Notify(f func()) { l.inner.Notify(f) }
 
 // listenPeerAPI opens a port on all own addresses.
 func (r *runtime) listenPeerAPI(port uint16) (peerapi.Listener, error) {
-	ln, err := r.stack.ListenTCP(netip.AddrPortFrom(netip.Addr{}, port))
+	if r.device != nil {
+		port = besideSystem(port)
+	}
+	ln, err := r.services.ListenTCP(netip.AddrPortFrom(netip.Addr{}, port))
 	if err != nil {
 		return nil, err
 	}

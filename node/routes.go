@@ -121,6 +121,9 @@ func (r *runtime) editPreferences(edit func(*Preferences)) error {
 	if err := next.check(); err != nil {
 		return err
 	}
+	if err := r.checkLoop(&next); err != nil {
+		return err
+	}
 	r.prefs.Store(next.clone())
 	(&router{r}).follow(r.control.Netmap.Get(), r.monitor.Link().Get())
 	return nil

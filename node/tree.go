@@ -35,8 +35,8 @@ const (
 //	      ├─ netstack.Forwarder what is for networks behind the node; not before there are some
 //	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
 //	      ├─ peerapi.Server    the service for peers; not before one connects
-//	      ├─ tun.Device        waits for packets of a TUN device, and node.deviceDNS answers on
-//	      │                    the service addresses; only with one, and without the three before
+//	      ├─ tun.Device        waits for packets of a TUN device; only with one, and without
+//	      │                    netstack.Forwarder
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
 //	           ├─ paths        disco.Prober, endpoints.Finder, portmap.Client, node.pathKeeper
@@ -53,8 +53,8 @@ type runtime struct {
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil with a device, and in tests that need none
 
-	device    *tun.Device // behind overlay; nil without
-	deviceDNS *deviceDNS  // nil without a device
+	services *netstack.Stack // of the node's own services: stack, or one beside the device
+	device   *tun.Device     // behind overlay; nil without
 
 	disco    key.DiscoPrivate
 	home     *actor.Cell[int]             // home region, 0 = none
@@ -110,6 +110,10 @@ func newRuntime(s settings, e *events, f *fallbacks) (*runtime, error) {
 	if err := r.openOverlay(); err != nil {
 		return nil, err
 	}
+	if err := r.checkLoop(&s.preferences); err != nil {
+		r.closeOverlay()
+		return nil, err
+	}
 	r.forwarder = r.newForwarder()
 	r.control, err = control.New(control.Config{
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Headers: s.headers, Logger: s.log, Resolve: r.resort.resolve,
@@ -146,6 +150,7 @@ func (r *runtime) openOverlay() (err error) {
 	if r.stack, err = netstack.New(netstack.Config{Links: r.loops, Buffers: r.buffers, Logger: r.log}); err != nil {
 		return err
 	}
+	r.services = r.stack
 	r.stack.Unheard(r.fallbacks.any, r.unheard)
 	links := r.stack.Links()
 	for _, l := range links {
@@ -158,8 +163,8 @@ func (r *runtime) openOverlay() (err error) {
 // closeOverlay unblocks every Dial, Accept, Read and Write, and lets go of the
 // TUN device.
 func (r *runtime) closeOverlay() {
-	if r.stack != nil {
-		r.stack.Close()
+	if r.services != nil {
+		r.services.Close()
 	}
 	if r.device != nil {
 		r.device.Close()
@@ -196,7 +201,7 @@ func (r *runtime) start() {
 	r.supervisor = r.tree.Supervisor("node")
 	services := []actor.Service{r.control, r.monitor, &watcher{r}, &planes{r}}
 	if r.device != nil {
-		services = append(services, r.device, r.deviceDNS)
+		services = append(services, r.device)
 	}
 	for _, s := range services {
 		r.supervisor.Go(r.supervised(s))

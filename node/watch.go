@@ -85,9 +85,9 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 	case w.since.IsZero():
 		w.since = now
 	}
-	if w.stack != nil {
+	if w.services != nil {
 		own := addresses(nm) // the first of a family is the one that dials start from
-		if err := w.stack.SetAddresses(append(own, dns.ServiceAddrs(nm)...)); err != nil {
+		if err := w.services.SetAddresses(append(own, dns.ServiceAddrs(nm)...)); err != nil {
 			w.log.Error("netstack does not take the node's addresses", "err", err)
 		}
 		w.openPeerAPI(nm)
