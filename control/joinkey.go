@@ -46,6 +46,41 @@ func parseJoinKey(text string, tags []string) (joinKey, error) {
 	return joinKey{secret: secret}, err
 }
 
+// hide returns what a server says without what is secret of the key, should it
+// repeat that.
+func (k joinKey) hide(text string) string {
+	if k.authKey != "" {
+		text = strings.ReplaceAll(text, k.authKey, hidden)
+	}
+	if k.secret != nil {
+		text = strings.ReplaceAll(text, k.secret.text, hidden)
+	}
+	return text
+}
+
+const hidden = "(the auth key)" // in place of a secret
+
+// hideIn does so in the error of a request.
+func (k joinKey) hideIn(err error) error {
+	if status, ok := errors.AsType[*StatusError](err); ok {
+		status.Text = k.hide(status.Text)
+	}
+	if err == nil || k.hide(err.Error()) == err.Error() {
+		return err
+	}
+	return &clearedError{err, k.hide(err.Error())}
+}
+
+// A clearedError is an error whose text had a secret.
+type clearedError struct {
+	err  error
+	text string
+}
+
+func (e *clearedError) Error() string { return e.text }
+
+func (e *clearedError) Unwrap() error { return e.err }
+
 // warn tells of an auth key that does what it is for but in part.
 func (k joinKey) warn(log *slog.Logger) {
 	if k.damage != nil {

@@ -186,9 +186,10 @@ func (r *registration) onAuthURL(u string) step {
 func (r *registration) onRefusal(text string) step {
 	known := !r.creds.Node.IsZero()
 	sent := r.authKey != "" && r.followup == ""
-	err := fmt.Errorf("%w: %q", ErrRefused, shorten([]byte(text)))
+	said := shorten([]byte(r.hide(text)))
+	err := fmt.Errorf("%w: %q", ErrRefused, said)
 	if sent && meansBadAuthKey(text) {
-		err = fmt.Errorf("%w: %q", ErrBadAuthKey, shorten([]byte(text)))
+		err = fmt.Errorf("%w: %q", ErrBadAuthKey, said)
 	}
 	switch {
 	case sent && (!known || r.unattended || errors.Is(err, ErrBadAuthKey)):

@@ -205,11 +205,12 @@ func (s *session) ask(ctx context.Context, r *registration, resp *RegisterRespon
 	if r.wantsKey() {
 		k, err := s.mint(ctx, r.secret)
 		if err != nil {
-			return r.onMintError(err)
+			return r.onMintError(r.hideIn(err))
 		}
 		r.authKey = k
 	}
-	return r.next(resp, s.call(ctx, http.MethodPost, PathRegister, r.request(s.hostinfo()), resp, registerHint(r)...))
+	err := s.call(ctx, http.MethodPost, PathRegister, r.request(s.hostinfo()), resp, registerHint(r)...)
+	return r.next(resp, r.hideIn(err))
 }
 
 // accepted keeps what a registration has brought.
@@ -290,7 +291,8 @@ func (s *session) expireKey(ctx context.Context, creds Credentials) error {
 	req := &RegisterRequest{
 		Version: CapabilityVersion, NodeKey: k, Expiry: logoutExpiry, Hostinfo: s.hostinfo(), Ephemeral: s.cfg.Ephemeral,
 	}
-	if k := s.joinKey.Get().authKey; k != "" {
+	joined := s.joinKey.Get()
+	if k := joined.authKey; k != "" {
 		req.Auth = &RegisterAuth{AuthKey: k} // a server may want it of every request (section 7.4)
 	}
 	var backoff actor.Backoff
@@ -299,12 +301,12 @@ func (s *session) expireKey(ctx context.Context, creds Credentials) error {
 		err := s.call(ctx, http.MethodPost, PathRegister, req, &resp, k)
 		switch {
 		case err == nil && resp.Error != "":
-			return fmt.Errorf("logout: %w: %q", ErrRefused, shorten([]byte(resp.Error)))
+			return fmt.Errorf("logout: %w: %q", ErrRefused, shorten([]byte(joined.hide(resp.Error))))
 		case err == nil:
 			return nil
 		}
 		if waitErr := backoff.Wait(ctx); waitErr != nil {
-			return fmt.Errorf("logout: %w", errors.Join(err, context.Cause(ctx)))
+			return fmt.Errorf("logout: %w", errors.Join(joined.hideIn(err), context.Cause(ctx)))
 		}
 	}
 }
