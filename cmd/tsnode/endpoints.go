@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os/user"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -110,6 +111,10 @@ func (f *foreground) serveSocket(g *actor.Group, s *settings.Settings) error {
 	}
 	server.Handle(http.MethodGet, endpointBugReport, localapi.MayWrite, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, f.bugReport()) })
 	ln, err := localapi.Listen(s.Socket)
+	if errors.Is(err, syscall.EROFS) && s.From("socket") != "--socket" {
+		f.log.Warn("this node serves no socket: mount a volume where that is to be, or unset TS_SOCKET", "err", err)
+		return nil // the image names one; SVC-154
+	}
 	if err != nil {
 		return err
 	}

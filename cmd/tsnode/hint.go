@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 	"github.com/seed94491740/tsnode/state"
@@ -16,6 +17,7 @@ var hints = []struct {
 	{node.ErrBadAuthKey, "Make a new auth key in the admin console of the tailnet, or leave --auth-key out to log in with a browser."},
 	{node.ErrNodeDeleted, "An administrator has removed this node: start it again to join as a new one."},
 	{node.ErrWrongControl, "Check --login-server: it must be the URL of a control server, as in https://headscale.example.org."},
+	{control.ErrUntrusted, "Install CA certificates, in a container at /etc/ssl/certs/ca-certificates.crt; SSL_CERT_FILE names a file of your own."},
 	{node.ErrControlUnreachable, "Check --login-server and this machine's network: the control server does not answer."},
 	{node.ErrKeyExpired, "Log in again: run with a fresh --auth-key, or without one to log in with a browser."},
 	{node.ErrRejected, "The tailnet's policy denies this connection: ask its administrator for access."},
