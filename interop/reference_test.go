@@ -19,6 +19,7 @@ import (
 	"tailscale.com/tstest/integration/testcontrol"
 	"tailscale.com/types/logger"
 
+	"github.com/seed94491740/tsnode/interop/container"
 	"github.com/seed94491740/tsnode/interop/peer"
 )
 
@@ -30,6 +31,7 @@ const parallelTests = 4
 
 func TestMain(m *testing.M) {
 	peer.Main() // in a process that is to be a node
+	container.Main()
 	envknob.Setenv("TS_NO_LOGS_NO_SUPPORT", "true")
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
@@ -61,15 +63,20 @@ func referenceControl(t *testing.T) (url string, c *testcontrol.Server) {
 // are.
 func referenceControlOf(t *testing.T, derp *tailcfg.DERPMap) (url string, c *testcontrol.Server) {
 	t.Helper()
-	c = &testcontrol.Server{
-		DERPMap:        derp,
-		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
-		MagicDNSDomain: "tail-scale.ts.net",
-	}
+	c = newReferenceControl(derp)
 	c.HTTPTestServer = httptest.NewUnstartedServer(c)
 	c.HTTPTestServer.Start()
 	t.Cleanup(c.HTTPTestServer.Close)
 	return c.HTTPTestServer.URL, c
+}
+
+// newReferenceControl returns the reference's control server without a listener.
+func newReferenceControl(derp *tailcfg.DERPMap) *testcontrol.Server {
+	return &testcontrol.Server{
+		DERPMap:        derp,
+		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
+		MagicDNSDomain: "tail-scale.ts.net",
+	}
 }
 
 // tsnetNode starts a reference node and waits for it.
