@@ -351,6 +351,10 @@ type composeService struct {
 	Mem_Limit                                             string
 	Environment                                           map[string]string
 	Depends_On                                            map[string]struct{ Condition string }
+	Healthcheck                                           *struct {
+		Test                            []string
+		Interval, Timeout, Start_Period string
+	}
 }
 
 // The Compose file runs the image as the manifests do.
@@ -368,6 +372,9 @@ func TestComposeFile(t *testing.T) {
 	img, err := readImage()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if want := slices.Concat([]string{"CMD"}, img.health, []string{"--ready"}); !slices.Equal(node.Healthcheck.Test, want) {
+		t.Errorf("the application waits for %q, not %q", node.Healthcheck.Test, want)
 	}
 	environ := slices.Clone(img.environ)
 	for name, value := range node.Environment {
