@@ -325,6 +325,38 @@ func TestContainer(t *testing.T) {
 	}
 }
 
+// ask runs a command that asks the pod's node by its socket, as 'docker exec' would.
+func (p *pod) ask(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(p.spec.Root, p.spec.Args[0]), args...)
+	cmd.Env = []string{fmt.Sprintf("TS_SOCKET=/proc/%d/root/tmp/tailscaled.sock", p.cmd.Process.Pid)}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%q: %w\n%s", args, err, out)
+	}
+	return string(out), err
+}
+
+// A pod with volumes for socket and state is asked by its socket, and stays on the
+// tailnet when it ends (SVC-154, SVC-176).
+func TestContainerWithVolumes(t *testing.T) {
+	g := ground.New(t)
+	c := devnetControl(t, g)
+	p := newPod(t, g, "web", c.certificate)
+	p.spec.Tmpfs = []string{"/tmp", "/var/lib/tsnode"}
+	p.start(append(c.environ, "TSNODE_LOGIN_SERVER="+c.url, "TS_STATE_DIR=/var/lib/tsnode")...)
+	p.awaitReady()
+	for command, want := range map[string]string{"status": "web", "ip": "100.64.0.1", "bugreport --file -": "==== status"} {
+		if out, err := p.ask(strings.Fields(command)...); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %q, %v", command, out, err)
+		}
+	}
+	state, err := os.Stat(fmt.Sprintf("/proc/%d/root/var/lib/tsnode/tailscaled.state", p.cmd.Process.Pid))
+	if err != nil || state.Mode() != 0o600 {
+		t.Errorf("state: %v, %v", state, err)
+	}
+	p.stop(func() error { return c.left(1, 1) })
+}
+
 // Without the CA bundle the first request fails, and the node says what is missing.
 func TestContainerNeedsCertificates(t *testing.T) {
 	g := ground.New(t)

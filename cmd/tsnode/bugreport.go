@@ -43,14 +43,15 @@ sent anywhere.
 
 ` + asksRunning,
 		Example: `  tsnode bugreport
-  tsnode bugreport --file report.txt --socket /run/tsnode/tsnode.sock`,
+  tsnode bugreport --file report.txt --socket /run/tsnode/tsnode.sock
+  kubectl exec mypod -c tsnode -- tsnode bugreport --file - >report.txt`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	o.add(cmd, false)
-	cmd.Flags().StringVar(&o.file, "file", "", "file to write (default: tsnode-bugreport-TIME.txt, here)")
+	cmd.Flags().StringVar(&o.file, "file", "", "file to write, - for standard output (default: tsnode-bugreport-TIME.txt, here)")
 	return cmd
 }
 
@@ -65,6 +66,10 @@ func (o *bugReportOptions) run(ctx context.Context, stdout io.Writer) error {
 	}
 	text := reportFrom(ctx, c)
 	path := o.file
+	if path == "-" {
+		_, err := io.WriteString(stdout, text)
+		return err
+	}
 	if path == "" {
 		path = "tsnode-bugreport-" + time.Now().UTC().Format("20060102T150405Z") + ".txt"
 	}
