@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/dataplane"
@@ -16,11 +17,12 @@ import (
 )
 
 const (
-	maxCaptured  = 4 << 20   // bytes of packets that wait to be written; more are left out, and counted
-	captureMode  = 0o600     // of a file: packets hold what people say
-	captureName  = "tailnet" // of the interface in a capture
-	maxCaptures  = 8         // at a time
-	captureStart = 64 << 10  // bytes of memory of each at first
+	maxCaptured  = 4 << 20     // bytes of packets that wait to be written; more are left out, and counted
+	captureMode  = 0o600       // of a file: packets hold what people say
+	captureName  = "tailnet"   // of the interface in a capture
+	maxCaptures  = 8           // at a time
+	captureEnd   = time.Second // for a pipe's reader to take the end of a capture
+	captureStart = 64 << 10    // bytes of memory of each at first
 )
 
 // Capture writes the packets of the overlay to w, in the pcapng format, until ctx
@@ -40,12 +42,12 @@ func (n *Node) Capture(ctx context.Context, w io.Writer) error {
 
 // CapturePcap writes the packets of the overlay to a file, which it makes or
 // empties, until ctx ends or the node closes. It returns when the capture has
-// begun. See Capture.
+// begun. A named pipe must have a reader. See Capture.
 func (n *Node) CapturePcap(ctx context.Context, pcapFile string) error {
 	if err := n.Start(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(pcapFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, captureMode)
+	f, err := os.OpenFile(pcapFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK, captureMode)
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
@@ -54,17 +56,29 @@ func (n *Node) CapturePcap(ctx context.Context, pcapFile string) error {
 		f.Close()
 		return err
 	}
-	n.run.aside(func(node context.Context) {
+	begun := n.run.aside(func(node context.Context) {
 		within, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(node, cancel)()
-		defer f.Close()
 		defer n.run.taps.end(c)
-		if err := c.write(within, f); err != nil {
+		if err := writeFile(within, f, c); err != nil {
 			n.run.log.Warn("capture has ended", "file", pcapFile, "err", err)
 		}
 	})
+	if !begun {
+		n.run.taps.end(c)
+		f.Close()
+		return ErrClosed
+	}
 	return nil
+}
+
+// writeFile writes a capture to a file until ctx ends, and closes it. A pipe whose
+// reader does not read is waited for no longer then.
+func writeFile(ctx context.Context, f *os.File, c *capture) error {
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Now().Add(captureEnd)) })()
+	return c.write(ctx, f)
 }
 
 // taps are the captures under way.
@@ -170,13 +184,14 @@ func (c *capture) add(now time.Time, d pcapng.Direction, length int, head []byte
 	}
 }
 
-// take returns what waits, and leaves the memory of before in its place.
-func (c *capture) take(written []byte) []byte {
+// take returns what waits, and how many packets are missing so far. It leaves the
+// memory of before in its place.
+func (c *capture) take(written []byte) (waiting []byte, dropped uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	waiting := c.waiting
+	waiting = c.waiting
 	c.waiting = written[:0]
-	return waiting
+	return waiting, c.dropped
 }
 
 // write writes what is captured until ctx ends, and then the rest.
@@ -185,7 +200,7 @@ func (c *capture) write(ctx context.Context, w io.Writer) error {
 	for {
 		select {
 		case <-c.more:
-			written = c.take(written)
+			written, _ = c.take(written)
 			if _, err := w.Write(written); err != nil {
 				return fmt.Errorf("capture: %w", err)
 			}
@@ -197,8 +212,8 @@ func (c *capture) write(ctx context.Context, w io.Writer) error {
 
 // finish writes what still waits, and what is missing.
 func (c *capture) finish(w io.Writer) error {
-	rest := pcapng.AppendDropped(c.take(nil), time.Now(), c.dropped)
-	if _, err := w.Write(rest); err != nil {
+	rest, dropped := c.take(nil)
+	if _, err := w.Write(pcapng.AppendDropped(rest, time.Now(), dropped)); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil

@@ -128,10 +128,12 @@ func (n notingWriter) Write(b []byte) (int, error) {
 func TestFallbackTCPHandler(t *testing.T) {
 	tailnet := startDevnet(t, devnet.Config{})
 	web, me := newNode(t, tailnet, "web"), newNode(t, tailnet, "me")
-	who := make(chan string, 1)
-	var asked [2]netip.AddrPort
+	who, first := make(chan string, 1), make(chan [2]netip.AddrPort, 1)
 	forget := web.RegisterFallbackTCPHandler(func(src, dst netip.AddrPort) (func(net.Conn), bool) {
-		asked = [2]netip.AddrPort{src, dst}
+		select {
+		case first <- [2]netip.AddrPort{src, dst}:
+		default:
+		}
 		switch dst.Port() {
 		case 81:
 			return nil, true // refused
@@ -162,6 +164,7 @@ func TestFallbackTCPHandler(t *testing.T) {
 	}
 	mine, _ := me.TailscaleIPs()
 	theirs, _ := web.TailscaleIPs()
+	asked := <-first
 	if name := <-who; name != "me.tailnet.test" || asked[0].Addr() != mine || asked[1] != netip.AddrPortFrom(theirs, 80) {
 		t.Errorf("from %s, asked for %v", name, asked)
 	}
@@ -179,6 +182,37 @@ func TestFallbackTCPHandler(t *testing.T) {
 	if _, err := me.Dial(within(t, patience), "tcp", "web:80"); !errors.Is(err, node.ErrRefused) {
 		t.Errorf("after it was deregistered: %v", err)
 	}
+}
+
+// The node closes whatever a handler does, and a handler that panics ends its
+// connection alone.
+func TestFallbackHandlerIsNotAwaited(t *testing.T) {
+	tailnet := startDevnet(t, devnet.Config{})
+	web, me := newNode(t, tailnet, "web"), newNode(t, tailnet, "me")
+	began, stay := make(chan struct{}), make(chan struct{})
+	defer close(stay)
+	web.RegisterFallbackTCPHandler(func(_, dst netip.AddrPort) (func(net.Conn), bool) {
+		if dst.Port() == 81 {
+			return func(net.Conn) { panic("alas") }, true
+		}
+		return func(net.Conn) { close(began); <-stay }, true
+	})
+	up(t, web)
+	up(t, me)
+	sees(t, me, "web")
+	ended, err := me.Dial(within(t, patience), "tcp", "web:81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ended.Close()
+	io.ReadAll(ended) // returns
+	c, err := me.Dial(within(t, patience), "tcp", "web:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	<-began
+	web.Close()
 }
 
 // dialSOCKS connects through a SOCKS5 proxy (RFC 1928, RFC 1929).

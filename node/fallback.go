@@ -4,8 +4,11 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netstack"
 )
 
@@ -13,7 +16,8 @@ import (
 // listens for: from src to dst, which is an address of this node, or of a network
 // that it routes to. With intercept it is handler's, which closes it, or refused if
 // handler is nil; else others decide, and at last it is what it would be without
-// them. The decision must not take long.
+// them. The decision must not take long. Close of the node closes the connection, and
+// does not wait for handler.
 type FallbackTCPHandler func(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool)
 
 // RegisterFallbackTCPHandler has cb decide about connections for which nobody
@@ -24,31 +28,32 @@ func (n *Node) RegisterFallbackTCPHandler(cb FallbackTCPHandler) func() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	entry := &cb
-	f.all = append(f.all, entry)
+	f.set(append(slices.Clone(f.all()), entry))
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		for i, e := range f.all {
-			if e == entry {
-				f.all = append(f.all[:i:i], f.all[i+1:]...)
-				return
-			}
-		}
+		f.set(slices.DeleteFunc(slices.Clone(f.all()), func(e *FallbackTCPHandler) bool { return e == entry }))
 	}
 }
 
 // fallbacks are the registered handlers. The slice is replaced, never written to.
 type fallbacks struct {
-	mu  sync.Mutex
-	all []*FallbackTCPHandler
+	mu  sync.Mutex // held to replace it
+	now atomic.Pointer[[]*FallbackTCPHandler]
 }
+
+func (f *fallbacks) all() []*FallbackTCPHandler {
+	if all := f.now.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+func (f *fallbacks) set(all []*FallbackTCPHandler) { f.now.Store(&all) }
 
 // decide asks the handlers in turn.
 func (f *fallbacks) decide(src, dst netip.AddrPort) (handler func(net.Conn), intercept bool) {
-	f.mu.Lock()
-	all := f.all
-	f.mu.Unlock()
-	for _, cb := range all {
+	for _, cb := range f.all() {
 		if handler, intercept = (*cb)(src, dst); intercept {
 			return handler, true
 		}
@@ -56,12 +61,9 @@ func (f *fallbacks) decide(src, dst netip.AddrPort) (handler func(net.Conn), int
 	return nil, false
 }
 
-// any reports whether there are handlers.
-func (f *fallbacks) any() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.all) > 0
-}
+// any reports whether there are handlers. It is asked for each packet to a port that
+// nobody listens to.
+func (f *fallbacks) any() bool { return len(f.all()) > 0 }
 
 // unheard serves a connection to an address of the node that nobody listens for. It
 // is refused unless a handler takes it.
@@ -89,7 +91,18 @@ func (r *runtime) fallback(ctx context.Context, q *netstack.Request) (decided bo
 		a.Close()
 		return true
 	}
-	defer context.AfterFunc(ctx, func() { a.Close() })()
-	handler(a)
+	r.hand(handler, a)
 	return true
+}
+
+// hand has a handler of the program serve a connection.
+func (r *runtime) hand(handler func(net.Conn), a *acceptedConn) {
+	r.asides.foreign.Go(func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, func() { a.Close() })()
+		if err := actor.Guard(ctx, func(context.Context) error { handler(a); return nil }); err != nil {
+			a.Close()
+			r.log.Error("a handler of connections that nobody listens for has failed", "err", err)
+		}
+		return nil
+	})
 }
