@@ -5,11 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/carry"
@@ -20,9 +18,8 @@ import (
 
 const (
 	loopbackUser    = "tsnet" // of the SOCKS5 proxy; SVC-169
-	maxLoopback     = 1024    // connections at a time; more wait in the backlog
+	maxLoopback     = 1024    // connections at a time; more are reset
 	loopbackPackets = 256     // UDP flows at a time
-	acceptPause     = 100 * time.Millisecond
 )
 
 // Loopback opens a port of 127.0.0.1, once, and returns its address. It is a SOCKS5
@@ -60,8 +57,7 @@ func (l *loopback) open(n *Node) (err error) {
 	}
 	l.proxyCred, l.apiCred = credential(), credential()
 	s := &loopbackServer{
-		runtime: r, listener: l.listener, slots: make(chan struct{}, maxLoopback),
-		web: &handedOver{addr: l.listener.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})},
+		runtime: r, web: carry.NewHanded(l.listener.Addr()),
 		api: localapi.New(localapi.Config{
 			Node: localNode{r, n}, Logger: r.log, Version: version.String(), Capability: CapabilityVersion,
 			Operator: -1, Password: l.apiCred, AskHeader: true,
@@ -76,7 +72,12 @@ func (l *loopback) open(n *Node) (err error) {
 			Traffic:      new(carry.Traffic),
 		},
 	}
-	r.aside(s.serve)
+	s.acceptor = carry.Acceptor{Listener: l.listener, Limit: carry.NewLimit(maxLoopback, 0, nil), Log: r.log, Handle: s.one}
+	if !r.aside(s.serve) {
+		l.listener.Close()
+		l.listener = nil
+		return ErrClosed
+	}
 	return nil
 }
 
@@ -102,42 +103,18 @@ func listenLoopback(ctx context.Context, network, address string) (net.PacketCon
 // A loopbackServer serves the port.
 type loopbackServer struct {
 	*runtime
-	listener net.Listener
-	slots    chan struct{}
-	web      *handedOver
+	acceptor carry.Acceptor
+	web      *carry.Handed
 	api      *localapi.Server
 	socks    socks.Server
 }
 
-// serve accepts until ctx ends.
+// serve serves the port until ctx ends, or one of its parts fails: then it is
+// closed.
 func (s *loopbackServer) serve(ctx context.Context) {
-	defer context.AfterFunc(ctx, func() { s.listener.Close() })()
 	err := actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		g.Go(func(ctx context.Context) error { return s.api.Serve(ctx, s.web) })
-		for {
-			select {
-			case s.slots <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			c, err := s.listener.Accept()
-			if err != nil {
-				<-s.slots
-				if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-					return err
-				}
-				s.log.Warn("loopback cannot accept", "err", err)
-				if err := actor.Sleep(ctx, acceptPause); err != nil {
-					return err
-				}
-				continue
-			}
-			g.Go(func(ctx context.Context) error {
-				defer func() { <-s.slots }()
-				s.one(ctx, c)
-				return nil
-			})
-		}
+		return s.acceptor.Serve(ctx)
 	})
 	if ctx.Err() == nil {
 		s.log.Warn("loopback has ended", "err", err)
@@ -147,52 +124,15 @@ func (s *loopbackServer) serve(ctx context.Context) {
 // one serves a connection, by what its client speaks.
 func (s *loopbackServer) one(ctx context.Context, c net.Conn) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
-	isSOCKS, c2, err := socks.Sniff(c)
-	if !stop() || err != nil {
+	isSOCKS, sniffed, err := socks.Sniff(c)
+	switch {
+	case !stop() || err != nil:
 		c.Close()
-		return
-	}
-	if !isSOCKS {
-		s.web.hand(c2)
-		return
-	}
-	if err := s.socks.ServeConn(ctx, c2); err != nil {
-		s.log.Debug("loopback", "err", err)
+	case !isSOCKS:
+		s.web.Hand(ctx, sniffed)
+	default:
+		if err := s.socks.ServeConn(ctx, sniffed); err != nil {
+			s.log.Debug("loopback", "err", err)
+		}
 	}
 }
-
-// handedOver is a listener of connections that somebody else has accepted.
-type handedOver struct {
-	addr   net.Addr
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-// hand has Accept return c; after Close it is closed.
-func (h *handedOver) hand(c net.Conn) {
-	select {
-	case h.conns <- c:
-	case <-h.closed:
-		c.Close()
-	}
-}
-
-// Accept returns the next connection.
-func (h *handedOver) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept.
-func (h *handedOver) Close() error {
-	h.once.Do(func() { close(h.closed) })
-	return nil
-}
-
-// Addr is where the connections were accepted.
-func (h *handedOver) Addr() net.Addr { return h.addr }
