@@ -141,14 +141,13 @@ func (c *pendingConn) Write(b []byte) (int, error) {
 	return conn.Write(b)
 }
 
-// NetConn completes the connection, for WhoIsConn to see who has opened it; nil if
-// that fails.
+// NetConn returns the connection once it is completed, which this does not do; nil
+// before.
 func (c *pendingConn) NetConn() net.Conn {
-	conn, err := c.Complete()
-	if err != nil {
-		return nil
+	if conn := c.conn.Load(); conn != nil {
+		return conn
 	}
-	return conn
+	return nil
 }
 
 // CloseWrite ends writing.

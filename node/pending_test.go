@@ -13,7 +13,8 @@ import (
 )
 
 // SVC-53: over a tailnet, a peer is accepted when its connection is completed,
-// refused when it is closed before, and known in either case (SVC-120).
+// refused when it is closed before, and known in either case (SVC-120): to ask who
+// it is does not accept it.
 func TestListenPending(t *testing.T) {
 	tailnet := startDevnet(t, devnet.Config{})
 	server, client := newNode(t, tailnet, "server"), newNode(t, tailnet, "client")
@@ -37,6 +38,9 @@ func TestListenPending(t *testing.T) {
 				return
 			}
 			if refuse {
+				if who, err := server.WhoIsConn(c); err != nil || who.Node.HostName != "client" {
+					t.Errorf("before it is accepted: %+v, %v", who, err)
+				}
 				c.Close()
 				if _, err := c.(completer).Complete(); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("Complete after Close: %v", err)
