@@ -62,6 +62,9 @@ func (l localNode) Changes() (c localapi.Changes) {
 	_, c.State = l.lifeState.Load()
 	_, c.Netmap = l.control.Netmap.Load()
 	_, c.Preferences = l.prefs.Load()
+	_, c.Relays = l.relays.Load()
+	_, c.ExitNode = l.exit.Load()
+	_, c.Control = l.control.Status.Load()
 	return c
 }
 
@@ -124,7 +127,7 @@ func (l localNode) Ping(ctx context.Context, to netip.Addr, kind string) (*local
 		return nil, err
 	}
 	return &localapi.Pong{
-		Name: p.Name, Latency: p.Latency, Direct: p.Direct, RelayID: p.RelayID, Relay: p.Relay, PeerAPIPort: p.PeerAPIPort,
+		Name: p.Name, Latency: p.Latency, Direct: p.Direct, PeerRelay: p.PeerRelay, RelayID: p.RelayID, Relay: p.Relay, PeerAPIPort: p.PeerAPIPort,
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed94491740/tsnode/devnet"
@@ -154,6 +155,30 @@ func awaitState(t *testing.T, n *node.Node, want node.State) {
 		case <-changes.State:
 		case <-ctx.Done():
 			t.Fatalf("state %v, want %v", n.Status().State, want)
+		}
+	}
+}
+
+// SVC-132: what changes of health alone is told, too: here that the home relay has
+// gone.
+func TestLocalAPITellsOfRelays(t *testing.T) {
+	tailnet := startDevnet(t, devnet.Config{})
+	me := newNode(t, tailnet, "me")
+	up(t, me)
+	api := localAPI(t, me)
+	if err := tailnet.StopRelay(api.Snapshot().HomeRegion); err != nil {
+		t.Fatal(err)
+	}
+	gone := func(problem string) bool { return strings.Contains(problem, "not connected to a relay") }
+	for ctx := within(t, patience); ; {
+		changes := api.Changes()
+		if slices.ContainsFunc(api.Snapshot().Health, gone) {
+			return
+		}
+		select {
+		case <-changes.Relays:
+		case <-ctx.Done():
+			t.Fatalf("health %q", api.Snapshot().Health)
 		}
 	}
 }

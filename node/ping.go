@@ -37,6 +37,7 @@ type Pong struct {
 	Latency     time.Duration  // until the answer came
 	Path        string         // the way the ping took or, inside the tunnel, the peer's path after it
 	Direct      netip.AddrPort `json:",omitzero"`  // the peer's UDP address, of a direct path
+	PeerRelay   string         `json:",omitempty"` // ip:port:vni:n, of a path through a peer relay
 	Relay       string         `json:",omitempty"` // code of the DERP region, of a relayed path
 	RelayID     int            `json:",omitempty"`
 	PeerAPIPort uint16         `json:",omitempty"` // of PingTSMP and PingPeerAPI: where its peerAPI listens
@@ -46,8 +47,8 @@ type Pong struct {
 var ErrNoPeerAPI = errors.New("the peer has no peerAPI")
 
 // Ping sends one ping to a node of the tailnet, by name or IP address, and waits
-// for its answer within ctx, 10 s at most. An empty kind is PingDisco. It starts
-// the node if necessary. That nothing came back is ErrNoAnswer.
+// for its answer within ctx, 10 s if that has no deadline. An empty kind is
+// PingDisco. It starts the node if necessary. That nothing came back is ErrNoAnswer.
 func (n *Node) Ping(ctx context.Context, host string, kind PingKind) (*Pong, error) {
 	pong, err := n.ping(ctx, host, kind)
 	if err != nil {
@@ -75,8 +76,11 @@ func (n *Node) ping(ctx context.Context, host string, kind PingKind) (*Pong, err
 
 // ping pings the owner of an address.
 func (r *runtime) ping(ctx context.Context, to netip.Addr, kind PingKind) (*Pong, error) {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+	}
 	peer, ok := r.peerFor(to)
 	if !ok {
 		return nil, ErrNoRoute
@@ -122,11 +126,14 @@ func (r *runtime) currentPath(peer *netmap.Peer) (e transport.Endpoint) {
 // showPath fills in the fields of p that tell a path.
 func (r *runtime) showPath(p *Pong, e transport.Endpoint) {
 	p.Path = r.describe(e)
-	if e.IsDERP() {
+	switch {
+	case e.IsDERP():
 		p.RelayID, p.Relay = int(e.Region), regionCode(r.netmap(), int(e.Region))
-		return
+	case e.VNI != 0:
+		p.PeerRelay = viaPeer(e)
+	default:
+		p.Direct = e.Addr
 	}
-	p.Direct = e.Addr
 }
 
 // firstPing is how long the first disco ping waits before another is sent; the
@@ -212,7 +219,7 @@ func (s serverPinger) Ping(ctx context.Context, to netip.Addr, kind string) (con
 		return a, nil
 	}
 	a.NodeName, a.LatencySeconds, a.PeerAPIPort = p.Name, p.Latency.Seconds(), p.PeerAPIPort
-	a.DERPRegionID, a.DERPRegionCode = p.RelayID, p.Relay
+	a.DERPRegionID, a.DERPRegionCode, a.PeerRelay = p.RelayID, p.Relay, p.PeerRelay
 	if p.Direct.IsValid() {
 		a.Endpoint = p.Direct.String()
 	}
