@@ -156,6 +156,7 @@ func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr 
 		var ready, known []netip.Addr
 		for _, a := range addrs {
 			switch {
+			case a.IsLoopback():
 			case d.nm.Self.HasAddr(a), dns.IsService(a), d.reachable(a):
 				ready = append(ready, a)
 			case d.known(a):

@@ -340,6 +340,9 @@ func TestExitNode(t *testing.T) {
 		if dns := client.DNSStatus().Routes["."]; len(dns) != 1 || !strings.HasPrefix(dns[0].URL, "http://"+ip4.String()+":") {
 			t.Errorf("SVC-69: with an exit node names are resolved by %+v", dns)
 		}
+		if _, err := client.DialBy(within(t, patience), node.DialTailnet, "tcp", "127.0.0.1:80"); !errors.Is(err, node.ErrNoRoute) {
+			t.Errorf("the loopback address behind the exit node %s: %v", name, err)
+		}
 		if got := client.Status().ExitNode; !strings.HasPrefix(got, "exit.") {
 			t.Errorf("exit node %s is %q", name, got)
 		}

@@ -77,7 +77,7 @@ func (r *runtime) wayTo(a netip.Addr) way {
 	nm, exit := r.netmap(), r.exit.Get()
 	p, routed := r.peerFor(a)
 	switch {
-	case nm == nil:
+	case nm == nil, a.IsLoopback(): // the exit node's own loopback is not the Internet
 		return wayNone
 	case nm.Self.HasAddr(a), dns.IsService(a), routed && routesTo(p, a):
 		return wayTunnel
