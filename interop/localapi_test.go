@@ -347,9 +347,15 @@ func TestRealCLILogin(t *testing.T) {
 		t.Error("the key is the same")
 	}
 	c.want("logout")
-	c.want("up --timeout=50s --auth-key=" + tailnet.AuthKey(devnet.KeyOptions{}) + server + " --hostname=me")
-	if now := me.Status().Self.PublicKey; now == first {
+	withKey := "up --timeout=50s --auth-key=" + tailnet.AuthKey(devnet.KeyOptions{}) + server + " --hostname=me"
+	c.want(withKey)
+	second := me.Status().Self.PublicKey
+	if second == first {
 		t.Error("the key is the same")
+	}
+	c.want(withKey) // as at each start of a machine; the key was for once
+	if now := me.Status().Self.PublicKey; now != second {
+		t.Error("up makes another node of one that is logged in")
 	}
 	if out, err := c.run("", "up --timeout=50s --force-reauth --auth-key=tskey-auth-wrong --accept-risk=all --hostname=me"+server); err == nil {
 		t.Errorf("a wrong key: %s", out)
