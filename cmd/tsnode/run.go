@@ -94,8 +94,8 @@ func newForeground(c *configuration, s *settings.Settings, std stdio) *foregroun
 	f := &foreground{config: c, std: std, console: newConsole(std.err), ring: new(logRing), level: new(slog.LevelVar)}
 	f.settings = actor.NewCell(s)
 	f.level.Set(logLevel(s.Verbose))
-	f.log = slog.New(newHandler(io.MultiWriter(f.console, f.ring), s.LogFormat, f.level))
-	f.people = io.MultiWriter(f.console, f.ring)
+	f.log = slog.New(newHandler(io.MultiWriter(f.ring, f.console), s.LogFormat, f.level))
+	f.people = io.MultiWriter(f.ring, f.console) // who has read a line finds it in a bug report
 	if s.LogFormat == "json" {
 		f.people = lineLog{f.log}
 		f.console.terminal = false
