@@ -85,8 +85,8 @@ func (m *metrics) actors(r *runtime, p *plane) {
 // control are the metrics of the node's relation to its tailnet.
 func (m *metrics) control(r *runtime) {
 	m.gauge("tsnode_running", "Whether the node is on its tailnet.", truth(r.lifeState.Get().state == StateRunning))
-	m.gauge("tsnode_control_connected", "Whether the control server has the node's ear.", truth(r.control.Status.Get().Connected))
-	m.counter("tsnode_control_problems_total", "Times that something was wrong with the control server, or anew.", value(r.troubles.Load()))
+	m.gauge("tsnode_control_connected", "Whether the node is connected to the control server.", truth(r.control.Status.Get().Connected))
+	m.counter("tsnode_control_problems_total", "Problems with the control server, each kind once until it is over.", value(r.troubles.Load()))
 	var expiry []Sample
 	if nm := r.netmap(); nm != nil && !nm.Self.KeyExpiry.Time().IsZero() {
 		expiry = append(expiry, value(nm.Self.KeyExpiry.Time().Unix()))

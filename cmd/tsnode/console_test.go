@@ -75,6 +75,8 @@ func TestWaitsFor(t *testing.T) {
 		{node.Status{State: node.StateNeedsApproval}, "the approval of an administrator"},
 		{node.Status{State: node.StateRunning}, "a relay"},
 		{node.Status{State: node.StateRunning, Relayed: true}, ""},
+		{node.Status{State: node.StateRunning, DirectPaths: 1}, ""},
+		{node.Status{State: node.StateStarting, DirectPaths: 1}, "the control server"},
 	} {
 		if got := waitsFor(&test.status); got != test.want {
 			t.Errorf("%+v: %q, want %q", test.status, got, test.want)

@@ -14,7 +14,9 @@ import (
 
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/carry"
 	"github.com/seed94491740/tsnode/internal/settings"
+	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 	"github.com/seed94491740/tsnode/proxy"
 	"github.com/seed94491740/tsnode/state"
@@ -33,9 +35,12 @@ type foreground struct {
 	std      stdio
 
 	node     *node.Node
-	forwards atomic.Pointer[proxy.Set] // nil until they are opened
+	forwards atomic.Pointer[proxy.Set]       // nil until they are opened
+	socket   atomic.Pointer[localapi.Server] // nil until it is served
 	notify   notifier
 	stop     context.CancelFunc // ends all as a signal does
+
+	endpointConns *carry.Limit // of health and metrics
 
 	console *console
 	people  io.Writer // takes lines for people
@@ -111,10 +116,21 @@ func (f *foreground) start(serving context.Context, g *actor.Group, specs []prox
 	}
 	if period := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")); period > 0 {
 		g.Go(func(ctx context.Context) error {
-			return f.notify.watchdog(ctx, period, func() { f.node.Status() })
+			return f.notify.watchdog(ctx, period, func(ctx context.Context) error { return f.alive(ctx, period) })
 		})
 	}
 	return nil
+}
+
+// alive asks the node's loops to turn within a limit, and logs which does not.
+func (f *foreground) alive(ctx context.Context, limit time.Duration) error {
+	asked, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := f.node.Alive(asked)
+	if err != nil && ctx.Err() == nil {
+		f.log.Warn("the node hangs", "err", err)
+	}
+	return err
 }
 
 // startForwards opens forwards and proxies, and tells where they listen.

@@ -38,7 +38,7 @@ func runNode(t *testing.T, tailnet *devnet.Net, name string) (socket string, n *
 	if _, err := n.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := localServer(n, -1, nil, n.Logger)
+	s, err := localServer(n, -1, nil, func(w io.Writer) error { return writeMetrics(w, n.Metrics()) }, n.Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 
@@ -23,15 +24,15 @@ const (
 
 // localServer returns what serves the socket of a node, which it starts if
 // necessary. operator is the number of a user who may change the node, negative
-// for none; shutdown ends the process.
-func localServer(n *node.Node, operator int, shutdown func(), log *slog.Logger) (*localapi.Server, error) {
+// for none; shutdown ends the process, metrics writes what it counts.
+func localServer(n *node.Node, operator int, shutdown func(), metrics func(io.Writer) error, log *slog.Logger) (*localapi.Server, error) {
 	api, err := n.LocalAPI()
 	if err != nil {
 		return nil, err
 	}
 	s := localapi.New(localapi.Config{
 		Node: api, Logger: log, Version: compatibleVersion + version.String(), Capability: node.CapabilityVersion,
-		Operator: operator, Shutdown: shutdown, Metrics: metricsOf(api),
+		Operator: operator, Shutdown: shutdown, Metrics: metrics,
 	})
 	s.Handle(http.MethodGet, endpointDNSStatus, localapi.MayRead, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, n.DNSStatus()) })
 	s.Handle(http.MethodGet, endpointExplain, localapi.MayWrite, func(w http.ResponseWriter, r *http.Request) { explainPacket(n, w, r) })

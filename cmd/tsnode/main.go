@@ -79,7 +79,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
+	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newHealthcheck(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
 		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newTunnel(), newVersion(), newWhoIs())
 	return root
 }

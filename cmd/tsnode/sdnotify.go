@@ -57,9 +57,9 @@ func watchdogPeriod(usec, pid string) time.Duration {
 	return time.Duration(n) * time.Microsecond / 2
 }
 
-// watchdog tells systemd each period that the node answers, until ctx ends. alive
-// returns when it does.
-func (n notifier) watchdog(ctx context.Context, period time.Duration, alive func()) error {
+// watchdog tells systemd each period that the node's loops turn, as far as alive
+// knows, until ctx ends. What it is not told of it ends.
+func (n notifier) watchdog(ctx context.Context, period time.Duration, alive func(context.Context) error) error {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
@@ -67,8 +67,9 @@ func (n notifier) watchdog(ctx context.Context, period time.Duration, alive func
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			alive()
-			n.tell(notifyWatchdog)
+			if alive(ctx) == nil {
+				n.tell(notifyWatchdog)
+			}
 		}
 	}
 }
