@@ -24,6 +24,12 @@ var (
 	service6 = netip.MustParseAddr("fd7a:115c:a1e0::53")
 )
 
+// SettingsFor are the settings of an interface that a netmap asks for, for who sets
+// one up without a manager; accepts is Node.Accepts.
+func SettingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool) NetworkSettings {
+	return settingsFor(nm, accepts, defaultMTU)
+}
+
 // settingsFor are the settings that a netmap asks for, complete (VPN-48). A family
 // without an address of ours is empty.
 func settingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool, mtu int) NetworkSettings {

@@ -57,6 +57,9 @@ func (c *configuration) read() (*settings.Settings, error) {
 
 // forwardsOf returns the forwards and proxies that settings name.
 func forwardsOf(s *settings.Settings) (specs []proxy.Spec, err error) {
+	if err := checkStackless(s); err != nil {
+		return nil, err
+	}
 	for _, each := range []struct {
 		texts []string
 		parse func(string) ([]proxy.Spec, error)

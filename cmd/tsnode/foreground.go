@@ -39,6 +39,7 @@ type foreground struct {
 	socket   atomic.Pointer[localapi.Server] // nil until it is served
 	notify   notifier
 	stop     context.CancelFunc // ends all as a signal does
+	device   *deviceKeeper      // nil without a TUN device
 
 	endpointConns *carry.Limit // of health and metrics
 
@@ -107,6 +108,9 @@ func (f *foreground) start(serving context.Context, g *actor.Group, specs []prox
 	g.Go((&progress{status: f.node.Status, tell: f.console.wait}).Serve)
 	if s.Stdio != "" {
 		g.Go(f.serveStdio)
+	}
+	if f.device != nil {
+		g.Go(f.device.Serve)
 	}
 	if s.Timeout > 0 {
 		g.Go(f.limitStart)

@@ -86,6 +86,10 @@ func runForeground(ctx context.Context, c *configuration, std stdio) error {
 	}
 	n.Logger = f.log
 	f.node = n
+	if err := f.openDevice(s); err != nil {
+		return err
+	}
+	defer f.device.close()
 	return f.run(ctx, specs)
 }
 

@@ -23,6 +23,8 @@ type tunnelOptions struct {
 	fd, readFD, writeFD int
 	header, group       string
 	manager, json       bool
+
+	tun, tunnelNetns, tunnelUser string // of the manager
 }
 
 func newTunnel() *cobra.Command {
@@ -41,7 +43,10 @@ reaches what the node itself offers.
 
 With --manager the command is the manager: it starts a tunnel process with the
 same flags, has it join, and prints what it says until interrupted. It is there
-to develop front ends against; doc/protocol/vpn-tunnel.md has the protocol.`,
+to develop front ends against; doc/protocol/vpn-tunnel.md has the protocol. On
+Linux it can make the TUN device, set it up as the tunnel asks, and have the
+tunnel run without privileges, in another network namespace too (--tun,
+--tunnel-user, --tunnel-netns).`,
 		Example: `  # as a front end starts it, with a socket as descriptor 3
   tsnode tunnel --fd 3 --state-dir ~/.tsnode
 
@@ -50,8 +55,11 @@ to develop front ends against; doc/protocol/vpn-tunnel.md has the protocol.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			std := stdio{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
-			if o.manager {
+			switch {
+			case o.manager:
 				return o.manage(cmd.Context(), std)
+			case o.tun != "" || o.tunnelNetns != "" || o.tunnelUser != "":
+				return &usageError{errors.New("--tun, --tunnel-netns and --tunnel-user are the manager's: add --manager, or have yours pass the device in")}
 			}
 			return o.run(cmd.Context(), std)
 		},
@@ -64,6 +72,9 @@ to develop front ends against; doc/protocol/vpn-tunnel.md has the protocol.`,
 	o.flags.StringVar(&o.group, "group", string(vpn.GroupByOwner), "what is a workspace to the manager: owner or node")
 	o.flags.BoolVar(&o.manager, "manager", false, "be the manager of a tunnel process")
 	o.flags.BoolVar(&o.json, "json", false, "with --manager, print lines of JSON")
+	o.flags.StringVar(&o.tun, "tun", "", "with --manager, make a TUN device of this name for the tunnel, and set it up (Linux, root)")
+	o.flags.StringVar(&o.tunnelNetns, "tunnel-netns", "", "with --manager, path of the network namespace that the tunnel process runs in (Linux, root)")
+	o.flags.StringVar(&o.tunnelUser, "tunnel-user", "", "with --manager, user that the tunnel process runs as (root)")
 	settings.AddFlags(o.flags, tunnelGroups)
 	return cmd
 }

@@ -24,11 +24,12 @@ const killAfter = 5 * time.Second
 // managerOnly are the flags that a tunnel process is not given.
 var managerOnly = map[string]bool{
 	"manager": true, "json": true, "fd": true, "read-fd": true, "write-fd": true,
+	"tun": true, "tunnel-netns": true, "tunnel-user": true,
 	"auth-key": true, "authkey": true, "login-server": true,
 }
 
 // manage is the manager of a tunnel process until ctx ends or the process does.
-func (o *tunnelOptions) manage(ctx context.Context, std stdio) error {
+func (o *tunnelOptions) manage(ctx context.Context, std stdio) (err error) {
 	s, err := o.settings()
 	if err != nil {
 		return err
@@ -37,16 +38,25 @@ func (o *tunnelOptions) manage(ctx context.Context, std stdio) error {
 	if err != nil {
 		return err
 	}
+	device, err := o.makeDevice()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, device.close()) }() // after the process has ended
 	p := &managerPrinter{out: std.out, json: o.json}
-	process, stream, err := startTunnel(ctx, o.flags, std.err)
+	process, stream, err := o.startTunnel(ctx, device, std.err)
 	if err != nil {
 		return err
 	}
 	m, err := vpn.Dial(ctx, stream, vpn.ManagerConfig{
-		Apply: p.settings, Events: p.event, Header: vpn.HeaderOrder(o.header), Logger: newQuietLogger(std.err),
+		Apply: func(ctx context.Context, n vpn.NetworkSettings) error {
+			return errors.Join(p.settings(ctx, n), device.apply(ctx, n))
+		},
+		Events: p.event, Header: vpn.HeaderOrder(o.header), Logger: newQuietLogger(std.err),
 	})
 	if err == nil {
-		err = errors.Join(drive(ctx, m, p, vpn.StartOptions{ControlURL: s.LoginServer, Token: token}), m.Close())
+		start := vpn.StartOptions{ControlURL: s.LoginServer, Token: token, Descriptor: process.descriptor}
+		err = errors.Join(drive(ctx, m, p, start), m.Close())
 	}
 	return errors.Join(err, process.wait())
 }
@@ -67,23 +77,25 @@ func drive(ctx context.Context, m *vpn.Manager, p *managerPrinter, start vpn.Sta
 
 // A tunnelProcess is a tunnel that runs as a process.
 type tunnelProcess struct {
-	cmd  *exec.Cmd
-	stop context.CancelFunc // asks it to end, and kills it when it does not
+	cmd        *exec.Cmd
+	stop       context.CancelFunc // asks it to end, and kills it when it does not
+	descriptor int                // of the device in it; 0: none
 }
 
 // startTunnel starts a tunnel process with the flags that were set; the stream is
 // its standard input and output.
-func startTunnel(ctx context.Context, flags *pflag.FlagSet, stderr io.Writer) (*tunnelProcess, vpn.Stream, error) {
+func (o *tunnelOptions) startTunnel(ctx context.Context, device *managedDevice, stderr io.Writer) (*tunnelProcess, vpn.Stream, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // it ends when it is told to, over the stream
-	cmd := exec.CommandContext(ctx, self, append([]string{"tunnel"}, tunnelFlags(flags)...)...)
+	cmd := exec.CommandContext(ctx, self, append([]string{"tunnel"}, tunnelFlags(o.flags)...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stderr, cmd.WaitDelay = stderr, killAfter
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	detach(cmd)
+	descriptor := device.passTo(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		stop()
@@ -91,13 +103,16 @@ func startTunnel(ctx context.Context, flags *pflag.FlagSet, stderr io.Writer) (*
 	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
-		err = cmd.Start()
+		err = runAs(o.tunnelUser, cmd)
+	}
+	if err == nil {
+		err = startIn(o.tunnelNetns, cmd)
 	}
 	if err != nil {
 		stop()
 		return nil, nil, fmt.Errorf("start a tunnel process: %w", err)
 	}
-	return &tunnelProcess{cmd, stop}, vpn.Pair(out, in), nil
+	return &tunnelProcess{cmd, stop, descriptor}, vpn.Pair(out, in), nil
 }
 
 // tunnelFlags are the flags that were set, for the process.

@@ -23,6 +23,7 @@ type Settings struct {
 	Routes
 	Forwards
 	Proxies
+	Device
 	Endpoints
 	Process
 
@@ -92,6 +93,11 @@ type Proxies struct {
 
 	ProxyAllowLoopback bool // may reach this machine's loopback interface and link (SVC-167)
 	ProxyOpen          bool // may listen beyond loopback without ProxyAuth (SVC-168)
+}
+
+// Device is where the packets of the tailnet go.
+type Device struct {
+	TUN string // name of a TUN device; empty: the process's own stack
 }
 
 // Endpoints are where the process itself can be asked.

@@ -69,6 +69,8 @@ var table = []Setting{
 	{Name: "proxy-allow-loopback", Group: Serve, Usage: "let the proxies reach this machine's loopback interface and link", value: onOff(func(s *Settings) *bool { return &s.ProxyAllowLoopback })},
 	{Name: "proxy-open", Group: Serve, Usage: "let the proxies listen beyond loopback without --proxy-auth", value: onOff(func(s *Settings) *bool { return &s.ProxyOpen })},
 
+	{Name: "tun", Group: Serve, Usage: "put the tailnet on a TUN device of this name, for all programs of this machine (Linux)", value: text(func(s *Settings) *string { return &s.TUN })},
+
 	{Name: "socket", Env: "TS_SOCKET", Group: Serve, Usage: "unix socket where other commands ask this node", value: text(func(s *Settings) *string { return &s.Socket })},
 	{Name: "operator", Group: Serve, Usage: "user who may change the node by its socket, beside yours and root", value: text(func(s *Settings) *string { return &s.Operator })},
 	{Name: "health", Group: Serve, Usage: "[IP]:port of /livez, /readyz and /healthz", value: checked(func(s *Settings) *string { return &s.Health }, parseListen)},
