@@ -35,12 +35,12 @@ type Proxies struct {
 	AllowOpen bool
 }
 
-// exitMark comes before the exit node in a user name.
-const exitMark = "+exit="
+// ExitMark comes before the exit node in a user name.
+const ExitMark = "+exit="
 
 // splitUser returns the user of a SOCKS user name, and the exit node it asks for.
 func splitUser(name string) (user, exit string) {
-	user, exit, _ = strings.Cut(name, exitMark)
+	user, exit, _ = strings.Cut(name, ExitMark)
 	return user, exit
 }
 

@@ -61,10 +61,13 @@ func (o *bugReportOptions) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Status(ctx); err != nil {
+	status, err := c.Status(ctx)
+	if err != nil {
 		return err
 	}
-	text := reportFrom(ctx, c)
+	var known redactor
+	known.knowLogin(status.AuthURL)
+	text := known.redact(reportFrom(ctx, c))
 	path := o.file
 	if path == "-" {
 		_, err := io.WriteString(stdout, text)
@@ -102,8 +105,8 @@ var reportParts = []struct{ title, endpoint string }{
 	{"goroutines", "goroutines"},
 }
 
-// reportFrom returns a bug report without secrets. What cannot be had is told in
-// its place.
+// reportFrom returns a bug report that may have secrets in it. What cannot be had is
+// told in its place.
 func reportFrom(ctx context.Context, c *localapi.Client) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "tsnode bug report of %s\n", time.Now().UTC().Format(time.RFC3339))
@@ -114,16 +117,20 @@ func reportFrom(ctx context.Context, c *localapi.Client) string {
 		}
 		fmt.Fprintf(&b, "\n==== %s\n%s\n", p.title, strings.TrimRight(text, "\n"))
 	}
-	return redact(b.String())
+	return b.String()
 }
 
+// part returns a part of a bug report, and says where it was too long.
 func part(ctx context.Context, c *localapi.Client, endpoint string) (string, error) {
 	body, err := c.Stream(ctx, http.MethodGet, endpoint, nil)
 	if err != nil {
 		return "", err
 	}
 	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, maxBugReport))
+	text, err := io.ReadAll(io.LimitReader(body, maxBugReport+1))
+	if len(text) > maxBugReport {
+		return fmt.Sprintf("%s\n(cut off here: more than %d bytes)", text[:maxBugReport], maxBugReport), err
+	}
 	return string(text), err
 }
 
@@ -154,5 +161,6 @@ func (f *foreground) bugReport() string {
 	for _, line := range f.ring.last() {
 		b.WriteString(line)
 	}
-	return redact(b.String())
+	f.secrets.knowLogin(f.node.Status().AuthURL)
+	return f.secrets.redact(b.String())
 }

@@ -2,13 +2,18 @@ package main
 
 import (
 	"cmp"
-	"errors"
+	"context"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -41,50 +46,71 @@ func (c *configuration) path() string {
 // read returns what file, environment and flags say together.
 func (c *configuration) read() (*settings.Settings, error) {
 	src := settings.Sources{Name: c.path(), Environ: os.Environ(), Flags: c.flags, Groups: everySetting}
+	var mode fs.FileMode
+	var err error
 	if src.Name != "" {
-		text, err := os.ReadFile(src.Name)
-		if err != nil {
-			return nil, fmt.Errorf("configuration: %w", err)
+		if src.File, mode, err = readConfig(src.Name); err != nil {
+			return nil, &usageError{err}
 		}
-		src.File = append(text, '\n') // even an empty file must hold an object
 	}
 	s, err := src.Read()
 	if err != nil {
 		return nil, &usageError{err}
 	}
+	if others := mode & 0o044; others != 0 && runtime.GOOS != "windows" && s.FileHasSecret() {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s holds a secret, and other users may read it: chmod 600 it, or keep the secret in a file of its own, file:PATH", src.Name))
+	}
 	return s, nil
 }
 
-// forwardsOf returns the forwards and proxies that settings name.
+// readConfig reads a configuration file, and returns its permissions.
+func readConfig(path string) ([]byte, fs.FileMode, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("configuration: %w: name a file that this user may read with --config or %s", err, settings.ConfigVariable)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("configuration: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, settings.MaxFile+1))
+	if err != nil {
+		return nil, 0, fmt.Errorf("configuration: %w", err)
+	}
+	return append(text, '\n'), info.Mode().Perm(), nil // even an empty file must hold an object
+}
+
+// hangups has SIGHUP arrive at the channel that it returns, where there is a file to
+// read again. Without one it ends the context, as SIGTERM does: it comes when the
+// terminal is closed. One that was ignored from the start, by nohup, stays so.
+func (c *configuration) hangups(ctx context.Context) (context.Context, <-chan os.Signal, func()) {
+	switch {
+	case c.path() != "":
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		return ctx, hup, func() { signal.Stop(hup) }
+	case signal.Ignored(syscall.SIGHUP):
+		return ctx, nil, func() {}
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	return ctx, nil, stop
+}
+
+// forwardsOf returns the forwards and proxies that settings name; none with -W, as
+// ssh's.
 func forwardsOf(s *settings.Settings) (specs []proxy.Spec, err error) {
 	if err := checkStackless(s); err != nil {
 		return nil, err
 	}
-	for _, each := range []struct {
-		texts []string
-		parse func(string) ([]proxy.Spec, error)
-	}{
-		{s.Local, proxy.ParseLocal},
-		{s.Remote, proxy.ParseRemote},
-		{nonEmptyOf(s.SOCKS5), parseProxy(proxy.SOCKS)},
-		{nonEmptyOf(s.HTTPProxy), parseProxy(proxy.HTTP)},
-	} {
-		for _, text := range each.texts {
-			some, err := each.parse(text)
-			if err != nil {
-				return nil, &usageError{err}
-			}
-			specs = append(specs, some...)
-		}
+	if s.Stdio != "" {
+		return nil, nil
+	}
+	specs, err = parseForwards(forwardWords(s.Local, s.Remote, s.SOCKS5, s.HTTPProxy))
+	if err != nil {
+		return nil, &usageError{err}
 	}
 	return specs, checkExposure(s, specs)
-}
-
-func nonEmptyOf(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return []string{text}
 }
 
 // parseProxy returns what parses the address of a proxy of one kind.
@@ -119,6 +145,3 @@ func onlyLocal(address string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
-
-// errNoConfig says that there is nothing to read again.
-var errNoConfig = errors.New("there is no configuration file to read again: start with --config FILE")

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"github.com/seed94491740/tsnode/internal/settings"
 )
 
 // A console is where a node in the foreground writes lines for people and its log.
@@ -14,6 +16,7 @@ import (
 type console struct {
 	out      io.Writer
 	terminal bool
+	columns  func() int // of the terminal; 0: not known
 
 	mu      sync.Mutex
 	waiting string // the line below; empty: none
@@ -22,7 +25,10 @@ type console struct {
 // newConsole returns a console that writes to w.
 func newConsole(w io.Writer) *console {
 	f, ok := w.(*os.File)
-	return &console{out: w, terminal: ok && isTerminal(f)}
+	if !ok || !isTerminal(f) {
+		return &console{out: w}
+	}
+	return &console{out: w, terminal: true, columns: func() int { n, _ := columns(f); return n }}
 }
 
 // eraseLine returns to the begin of a terminal's line and erases it (ECMA-48, EL).
@@ -45,11 +51,23 @@ func (c *console) Write(p []byte) (int, error) {
 func (c *console) wait(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.terminal || text == c.waiting {
+	if !c.terminal {
+		return
+	}
+	if text = c.fit(text); text == c.waiting {
 		return
 	}
 	c.waiting = text
 	io.WriteString(c.out, eraseLine+text)
+}
+
+// fit cuts text to what one line of the terminal holds: erasing erases one.
+func (c *console) fit(text string) string {
+	n := c.columns()
+	if letters := []rune(text); n > 0 && len(letters) >= n {
+		return string(letters[:n-1]) // the last column would begin a line on some
+	}
+	return text
 }
 
 // A lineLog writes the lines for people into a log, for machines that read all of
@@ -67,7 +85,7 @@ func (l lineLog) Write(p []byte) (int, error) {
 // newHandler returns the handler of a node's log, in the format of the settings.
 func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
-	if format == "json" {
+	if format == settings.JSON {
 		return slog.NewJSONHandler(w, o)
 	}
 	return slog.NewTextHandler(w, o)

@@ -8,7 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/proxy"
 )
 
 // The line that says what the node waits for stays below all others on a terminal,
@@ -22,7 +24,7 @@ func TestConsole(t *testing.T) {
 		{false, "one\ntwo\n"},
 	} {
 		var out bytes.Buffer
-		c := &console{out: &out, terminal: test.terminal}
+		c := &console{out: &out, terminal: test.terminal, columns: func() int { return 80 }}
 		c.wait("waiting")
 		c.wait("waiting")
 		fmt.Fprintln(c, "one")
@@ -31,6 +33,53 @@ func TestConsole(t *testing.T) {
 		if out.String() != test.want {
 			t.Errorf("got %q, want %q", &out, test.want)
 		}
+	}
+}
+
+// The line that waits is cut to one line of the terminal: no more can be erased.
+func TestConsoleFits(t *testing.T) {
+	var out bytes.Buffer
+	wide := 10
+	c := &console{out: &out, terminal: true, columns: func() int { return wide }}
+	c.wait("tsnode: a relé, or more")
+	wide = 0 // a terminal that does not know
+	c.wait("tsnode: a relay")
+	if want := eraseLine + "tsnode: a" + eraseLine + "tsnode: a relay"; out.String() != want {
+		t.Errorf("got %q, want %q", &out, want)
+	}
+}
+
+// A login URL is drawn for the camera of a phone on a terminal, and nowhere else:
+// neither in a file nor in what a bug report shows.
+func TestLoginIsDrawnOnTerminals(t *testing.T) {
+	for _, terminal := range []bool{true, false} {
+		var out bytes.Buffer
+		f := newForeground(&configuration{}, settings.Defaults(), stdio{err: &out})
+		f.console.terminal = terminal
+		f.tellEvent(node.NeedsLogin{URL: "https://example.org/login/x"})
+		if got := strings.Contains(out.String(), "█"); got != terminal {
+			t.Errorf("terminal %v: drawn %v", terminal, got)
+		}
+		if kept := strings.Join(f.ring.last(), ""); strings.Contains(kept, "█") || !strings.Contains(kept, "example.org") {
+			t.Errorf("terminal %v: kept %q", terminal, kept)
+		}
+	}
+}
+
+// Of many forwards the first are told one by one, those that listen; the rest is
+// counted.
+func TestForwardsAreTold(t *testing.T) {
+	var out bytes.Buffer
+	f := newForeground(&configuration{}, settings.Defaults(), stdio{err: &out})
+	all := make([]proxy.Status, maxTold+4)
+	for i := range all {
+		all[i] = proxy.Status{Listen: "127.0.0.1:1", Target: fmt.Sprint("web:", i)}
+	}
+	all[maxTold].Listen = ""
+	f.tellForwards(all)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != maxTold+1 || lines[maxTold] != "tsnode: and 3 more forwards" {
+		t.Errorf("%q", lines)
 	}
 }
 

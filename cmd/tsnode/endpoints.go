@@ -30,6 +30,7 @@ func (f *foreground) serveSocket(g *actor.Group, s *settings.Settings) error {
 	}
 	f.socket.Store(server)
 	server.Handle(http.MethodGet, endpointBugReport, localapi.MayWrite, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, f.bugReport()) })
+	f.addForwards(server)
 	ln, err := localapi.Listen(s.Socket)
 	if errors.Is(err, syscall.EROFS) && s.From("socket") != "--socket" {
 		f.log.Warn("this node serves no socket: mount a volume where that is to be, or unset TS_SOCKET", "err", err)

@@ -7,9 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/host"
@@ -40,6 +38,8 @@ type foreground struct {
 	notify   notifier
 	stop     context.CancelFunc // ends all as a signal does
 	device   *deviceKeeper      // nil without a TUN device
+	hup      <-chan os.Signal   // has the configuration read again
+	running  chan struct{}      // holds one once the node runs
 
 	endpointConns *carry.Limit // of health and metrics
 
@@ -48,6 +48,8 @@ type foreground struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	ring    *logRing
+	secrets redactor // what a bug report leaves out
+	problem string   // that was printed last, and has not been solved
 }
 
 // errStdioEnded ends the process once the connection of -W has.
@@ -56,12 +58,9 @@ var errStdioEnded = errors.New("the connection of standard input and output has 
 // run starts the node and all that belongs to it, and ends them when ctx ends, or
 // the node does by itself.
 func (f *foreground) run(ctx context.Context, specs []proxy.Spec) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP) // from now on: one that comes early must not end the process
-	defer signal.Stop(hup)
 	ctx, f.stop = context.WithCancel(ctx)
 	defer f.stop()
-	f.notify = dialNotifier(ctx, host.OS{})
+	f.notify = dialNotifier(ctx, host.OS{}, f.log)
 	defer f.notify.close()
 	if err := f.node.Start(); err != nil {
 		return err
@@ -70,7 +69,7 @@ func (f *foreground) run(ctx context.Context, specs []proxy.Spec) error {
 		if err := f.start(serving, g, specs); err != nil {
 			return err
 		}
-		r := &reloader{foreground: f, hup: hup}
+		r := &reloader{foreground: f}
 		g.Go(r.Serve)
 		return f.follow(ctx, serving)
 	})
@@ -87,6 +86,7 @@ func (f *foreground) end(ctx context.Context, err error) error {
 		return closeErr // asked to stop
 	}
 	if errors.Is(err, node.ErrBadAuthKey) && f.exitsAlone() {
+		err = f.tellEnd(err) // now: whoever waits for it need not wait for the pause
 		f.log.Debug("waiting before the end, for what may start this process again", "for", authPause)
 		actor.Sleep(ctx, authPause)
 	}
@@ -147,7 +147,8 @@ func (f *foreground) startForwards(serving context.Context, g *actor.Group, spec
 	set := proxy.NewSet(c)
 	f.forwards.Store(set)
 	g.Go(set.Serve)
-	err = set.Apply(serving, specs)
+	now, _ := atOnce(specs) // the rest is the reloader's
+	err = set.Apply(serving, now)
 	if err != nil && (s.ExitOnForwardFailure || s.Stdio != "") {
 		return err
 	}
@@ -173,20 +174,26 @@ const maxTold = 8
 
 // tellForwards prints where forwards listen.
 func (f *foreground) tellForwards(all []proxy.Status) {
-	for i, s := range all {
+	told := 0
+	for _, s := range all {
 		if s.Listen == "" {
 			continue // the set has logged why
 		}
-		if i == maxTold {
-			fmt.Fprintf(f.people, "tsnode: and %d more forwards\n", len(all)-maxTold)
-			return
+		if told++; told <= maxTold {
+			fmt.Fprintf(f.people, "tsnode: %s\n", forwardText(s))
 		}
-		if s.Target == "" {
-			fmt.Fprintf(f.people, "tsnode: proxy on %s\n", s.Listen)
-			continue
-		}
-		fmt.Fprintf(f.people, "tsnode: forwarding %s to %s\n", s.Listen, s.Target)
 	}
+	if told > maxTold {
+		fmt.Fprintf(f.people, "tsnode: and %d more forwards\n", told-maxTold)
+	}
+}
+
+// forwardText says where a forward listens, and what it leads to.
+func forwardText(s proxy.Status) string {
+	if s.Target == "" {
+		return "proxy on " + s.Listen
+	}
+	return fmt.Sprintf("forwarding %s to %s", s.Listen, s.Target)
 }
 
 // limitStart ends all when the node is not on its tailnet in time.
@@ -194,10 +201,11 @@ func (f *foreground) limitStart(ctx context.Context) error {
 	limit := f.settings.Get().Timeout
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := f.node.Up(ctx); err != nil {
+	_, err := f.node.Up(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("not on the tailnet within %v: %w", limit, err)
 	}
-	return nil
+	return err
 }
 
 // follow tells of the node until it ends by itself, or serving does because
@@ -220,11 +228,12 @@ func (f *foreground) report(ctx context.Context) error {
 		if s, ok := e.(node.Stopped); ok {
 			return s.Err
 		}
-		printEvent(f.people, f.node, e)
+		f.tellEvent(e)
 		switch e.(type) {
 		case node.Running:
 			ran = true
 			f.notify.tell(notifyReady)
+			f.noteRunning()
 		case node.NeedsLogin:
 			if ran && f.node.Status().State == node.StateNeedsLogin && !f.settings.Get().WaitForLogin {
 				return errLoggedOut
@@ -232,6 +241,33 @@ func (f *foreground) report(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// noteRunning tells the reloader that the node has its addresses.
+func (f *foreground) noteRunning() {
+	select {
+	case f.running <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// tellEvent prints an event. A login URL is drawn on a terminal, for the camera of a
+// phone; a bug report has neither.
+func (f *foreground) tellEvent(e node.Event) {
+	if l, ok := e.(node.NeedsLogin); ok {
+		f.secrets.knowLogin(l.URL)
+	}
+	printEvent(f.people, f.node, e)
+	switch e := e.(type) {
+	case node.NeedsLogin:
+		if f.console.terminal {
+			io.WriteString(f.console, qrText(e.URL))
+		}
+	case node.ControlProblem:
+		f.problem = e.Err.Error()
+	case node.Running:
+		f.problem = ""
+	}
 }
 
 // errLoggedOut ends the process of a node that has run and does no longer
@@ -249,7 +285,14 @@ func (f *foreground) drain(serving context.Context) {
 	if set == nil {
 		return
 	}
-	if err := set.Drain(ctx); err != nil {
-		fmt.Fprintf(f.people, "tsnode: connections that were still open after %v are closed\n", limit)
+	if set.Drain(ctx) == nil {
+		return
+	}
+	open := 0
+	for _, s := range set.List() {
+		open += s.Open
+	}
+	if open > 0 {
+		fmt.Fprintf(f.people, "tsnode: %d connections that were still open after %v are closed\n", open, limit)
 	}
 }

@@ -38,7 +38,7 @@ whatever the environment has.
 			if !cmd.Flags().Changed("auth-key") {
 				o.authKey, warn = os.Getenv("TS_AUTHKEY"), io.Discard
 			}
-			key, err := readAuthKey(o.authKey, cmd.InOrStdin(), warn)
+			key, err := readAuthKey(cmd.Context(), o.authKey, cmd.InOrStdin(), warn)
 			if err != nil {
 				return err
 			}

@@ -9,17 +9,22 @@ import (
 	"rsc.io/qr"
 )
 
+// loginText asks a person to visit url.
+func loginText(url string) string {
+	return fmt.Sprintf("\nTo join the tailnet, visit:\n\n\t%s\n\n", url)
+}
+
 // printLogin asks the person at w to visit url, with a QR code on a terminal.
 func printLogin(w io.Writer, url string) {
-	fmt.Fprintf(w, "\nTo join the tailnet, visit:\n\n\t%s\n\n", url)
+	io.WriteString(w, loginText(url))
 	if f, ok := w.(*os.File); ok && isTerminal(f) {
 		io.WriteString(w, qrText(url))
 	}
 }
 
 func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	_, ok := columns(f)
+	return ok
 }
 
 // quietZone is the light border of a QR code, in modules (ISO/IEC 18004

@@ -31,13 +31,16 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "tsnode:", err)
-	if hint := hintFor(err); hint != "" {
-		fmt.Fprintln(os.Stderr, hint)
-	}
+	var told *toldError
 	var usage *usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintln(os.Stderr, "Run 'tsnode --help' for the commands, 'tsnode COMMAND --help' for their flags.")
+	isUsage := errors.As(err, &usage)
+	if !errors.As(err, &told) {
+		printProblem(os.Stderr, err)
+		if isUsage {
+			fmt.Fprintln(os.Stderr, "Run 'tsnode --help' for the commands, 'tsnode COMMAND --help' for their flags.")
+		}
+	}
+	if isUsage {
 		return exitUsage
 	}
 	return exitFailed
@@ -79,7 +82,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newHealthcheck(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
+	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newForward(), newHealthcheck(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
 		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newTunnel(), newVersion(), newWhoIs())
 	return root
 }

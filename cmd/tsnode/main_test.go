@@ -136,13 +136,67 @@ func TestReadAuthKey(t *testing.T) {
 		{"literal", "", "literal", true, true},
 	} {
 		var warning strings.Builder
-		got, err := readAuthKey(tt.value, strings.NewReader(tt.stdin), &warning)
+		got, err := readAuthKey(t.Context(), tt.value, strings.NewReader(tt.stdin), &warning)
 		if got != tt.want || (err == nil) != tt.ok || (warning.Len() > 0) != tt.warns {
 			t.Errorf("%q: got %q, %v, warning %q", tt.value, got, err, warning.String())
 		}
 		if strings.Contains(warning.String(), "literal") {
 			t.Errorf("the warning shows the key: %q", warning.String())
 		}
+	}
+}
+
+// A secret that is longer than any is refused, not cut: a part of a users' file would
+// be other users.
+func TestLongSecretsAreRefused(t *testing.T) {
+	long := writeFile(t, "long", strings.Repeat("x", maxSecret+1))
+	users := writeFile(t, "users", strings.Repeat("user:password\n", maxUsers/14+1))
+	for name, read := range map[string]func() error{
+		"file": func() error { _, err := readAuthKey(t.Context(), "file:"+long, nil, io.Discard); return err },
+		"stdin": func() error {
+			_, err := readAuthKey(t.Context(), "-", strings.NewReader(strings.Repeat("x", maxSecret+1)), io.Discard)
+			return err
+		},
+		"users": func() error { _, err := passwords("file:" + users); return err },
+	} {
+		var usage *usageError
+		if err := read(); !errors.As(err, &usage) || !strings.Contains(err.Error(), "more than") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if all, err := passwords("file:" + writeFile(t, "many", strings.Repeat("user:password\n", maxSecret/14+1)+"last:secret\n")); err != nil || all["last"] != "secret" {
+		t.Errorf("many users: the last one has %q, %v", all["last"], err)
+	}
+}
+
+// What --proxy-auth must not be: nothing, which would let everybody in, and a user
+// who can never log in.
+func TestPasswords(t *testing.T) {
+	for _, bad := range []string{" ", "\n", "user", ":password", "user:", "a+exit=b:password"} {
+		var usage *usageError
+		if all, err := passwords(bad); !errors.As(err, &usage) {
+			t.Errorf("%q: %v, %v", bad, all, err)
+		}
+	}
+	if all, err := passwords("user:pass:word"); err != nil || all["user"] != "pass:word" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+// A signal ends the wait for an auth key that nobody types.
+func TestSignalEndsReadingKey(t *testing.T) {
+	in, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := readAuthKey(ctx, "-", in, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	root := newRoot()
+	root.SetArgs([]string{"run", "--auth-key", "-"})
+	root.SetIn(in)
+	if err := root.ExecuteContext(ctx); err != nil {
+		t.Errorf("a process that was told to end: %v", err)
 	}
 }
 

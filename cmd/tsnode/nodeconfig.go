@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 
@@ -10,12 +11,12 @@ import (
 
 // newNode returns the node that settings describe, without a logger. Standard
 // input may hold the auth key.
-func newNode(s *settings.Settings, stdin io.Reader, warn io.Writer) (*node.Node, error) {
-	authKey, err := authKeyOf(s, stdin, warn)
+func newNode(ctx context.Context, s *settings.Settings, stdin io.Reader, warn io.Writer) (*node.Node, error) {
+	authKey, err := authKeyOf(ctx, s, stdin, warn)
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(s)
+	store, err := openStore(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -33,11 +34,11 @@ func newNode(s *settings.Settings, stdin io.Reader, warn io.Writer) (*node.Node,
 }
 
 // authKeyOf returns the auth key that the settings name.
-func authKeyOf(s *settings.Settings, stdin io.Reader, warn io.Writer) (string, error) {
+func authKeyOf(ctx context.Context, s *settings.Settings, stdin io.Reader, warn io.Writer) (string, error) {
 	if s.From("auth-key") != "--auth-key" {
 		warn = io.Discard // only a command line is there for others to see
 	}
-	return readAuthKey(s.AuthKey, stdin, warn)
+	return readAuthKey(ctx, s.AuthKey, stdin, warn)
 }
 
 // newLogger logs what an operator acts on, and all with verbose.

@@ -31,7 +31,13 @@ type process struct {
 // startProcess runs the command line until the test ends.
 func startProcess(t *testing.T, environ []string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command("tsnode", args...), t: t}
+	return startCommand(t, "tsnode", environ, args...)
+}
+
+// startCommand runs a program until the test ends.
+func startCommand(t *testing.T, name string, environ []string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(name, args...), t: t}
 	p.Env = append(os.Environ(), environ...)
 	stderr, err := p.StderrPipe()
 	if err != nil {

@@ -3,24 +3,26 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
+	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/proxy"
 )
 
 // A reloader is an actor that reads the configuration again on SIGHUP, and applies
-// what has changed.
+// what has changed. It also opens the forwards that could not be at the start.
 type reloader struct {
 	*foreground
-	hup <-chan os.Signal
+	addressed bool // the node knows its addresses
 }
 
 // String names the actor.
 func (*reloader) String() string { return "reloader" }
 
-// Serve waits for signals until ctx ends.
+// Serve waits for signals until ctx ends, or a forward cannot listen that must.
 func (r *reloader) Serve(ctx context.Context) error {
 	for {
 		select {
@@ -28,8 +30,52 @@ func (r *reloader) Serve(ctx context.Context) error {
 			return ctx.Err()
 		case <-r.hup:
 			r.reload(ctx)
+		case <-r.running:
+			if err := r.openRest(ctx); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// openRest opens what listens on an address of the node, once that has some: only then
+// it is known whether that can be.
+func (r *reloader) openRest(ctx context.Context) error {
+	if r.addressed {
+		return nil
+	}
+	r.addressed = true
+	s := r.settings.Get()
+	specs, err := forwardsOf(s)
+	if err != nil {
+		return err
+	}
+	_, rest := atOnce(specs)
+	if len(rest) == 0 {
+		return nil
+	}
+	set := r.forwards.Load()
+	err = set.Apply(ctx, specs)
+	if err != nil && s.ExitOnForwardFailure {
+		return err
+	}
+	r.tellForwards(statusOf(set, rest))
+	return nil
+}
+
+// atOnce tells of forwards which can listen at once, and which only when the node
+// knows its addresses: those that name one.
+func atOnce(specs []proxy.Spec) (now, later []proxy.Spec) {
+	for _, s := range specs {
+		host, _, _ := net.SplitHostPort(s.Listen)
+		a, err := netip.ParseAddr(host)
+		if s.Kind == proxy.Remote && err == nil && !a.IsUnspecified() {
+			later = append(later, s)
+			continue
+		}
+		now = append(now, s)
+	}
+	return now, later
 }
 
 // reload applies the configuration as it is now. What is wrong with it changes
@@ -50,14 +96,12 @@ func (r *reloader) reload(ctx context.Context) {
 	if len(later) > 0 {
 		fmt.Fprintf(r.people, "tsnode: these changes of the configuration need a restart: %s\n", strings.Join(later, ", "))
 	}
+	r.warn(r.settings.Get())
 }
 
 // apply reads the settings and puts those in force that can be. It returns which
 // have changed.
 func (r *reloader) apply(ctx context.Context) (changed []string, err error) {
-	if r.config.path() == "" {
-		return nil, errNoConfig
-	}
 	next, err := r.config.read()
 	if err != nil {
 		return nil, err
@@ -70,6 +114,9 @@ func (r *reloader) apply(ctx context.Context) (changed []string, err error) {
 	specs, err := forwardsOf(now)
 	if err != nil {
 		return nil, err
+	}
+	if now.Warnings = next.Warnings; len(next.Beaten(old)) > 0 {
+		now.Warnings = append(now.Warnings, "the environment or a flag beats what has changed in the file: "+strings.Join(next.Beaten(old), ", "))
 	}
 	changed = old.Changed(next)
 	if err := r.node.EditPreferences(func(p *node.Preferences) { setPreferences(p, changed, now) }); err != nil {

@@ -11,7 +11,7 @@ import (
 func printEvent(w io.Writer, n *node.Node, e node.Event) {
 	switch e := e.(type) {
 	case node.NeedsLogin:
-		printLogin(w, e.URL)
+		io.WriteString(w, loginText(e.URL))
 	case node.Running:
 		ip4, ip6 := n.TailscaleIPs()
 		fmt.Fprintf(w, "tsnode: running as %s, %v %v\n", n.Status().Self.Name, ip4, ip6)

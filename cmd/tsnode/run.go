@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,16 +23,20 @@ func newRun() *cobra.Command {
 
 -L listens on this machine and forwards into the tailnet; -R listens on the
 tailnet and forwards to a host this machine reaches; -D is a SOCKS5 proxy, -W
-joins standard input and output with one connection: all as in ssh, and -L and
--R as often as you like. Without --state-dir the node is new on every start.
+joins standard input and output with one connection: all as in ssh, and all but -W as
+often as you like. Without --state-dir the node is new on every start.
 
 The auth key comes from TS_AUTHKEY, from a file (--auth-key file:PATH) or from
 standard input (--auth-key -); without one a login URL is printed.
 
+With -W nothing else is forwarded, and a connection that cannot be made ends the
+process, with 1.
+
 All flags but -W can be said in a configuration file, by their names, and in the
 environment, by the names that the usual container image has or TSNODE_NAME;
 doc/configuration.md lists them. The environment beats the file, and flags beat
-both. SIGHUP reads the file again.
+both. SIGHUP reads the file again; without a file it ends the node as SIGTERM does.
+'tsnode forward' adds and removes forwards while the node runs.
 
 SIGTERM and SIGINT end the node: it listens no more, lets open connections go on
 for --drain, leaves the tailnet if it is ephemeral, and exits with 0. A second
@@ -68,39 +73,58 @@ type stdio struct {
 
 // runForeground runs the node of a configuration until ctx ends.
 func runForeground(ctx context.Context, c *configuration, std stdio) error {
+	ctx, hup, stop := c.hangups(ctx)
+	defer stop()
 	s, err := c.read()
 	if err != nil {
-		return err
+		return c.tellUnread(std.err, err)
 	}
+	f := newForeground(c, s, std)
+	f.hup = hup
+	err = f.begin(ctx)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil // asked to stop
+	}
+	return f.tellEnd(err)
+}
+
+// begin makes the node that the settings describe, and runs it until ctx ends.
+func (f *foreground) begin(ctx context.Context) error {
+	s := f.settings.Get()
 	specs, err := forwardsOf(s)
 	if err != nil {
 		return err
 	}
-	f := newForeground(c, s, std)
-	n, err := newNode(s, std.in, f.people)
+	n, err := newNode(ctx, s, f.std.in, f.people)
 	if err != nil {
 		return err
 	}
-	for _, w := range s.Warnings {
-		fmt.Fprintln(f.people, "tsnode: warning:", w)
-	}
+	f.warn(s)
 	n.Logger = f.log
 	f.node = n
 	if err := f.openDevice(s); err != nil {
 		return err
 	}
 	defer f.device.close()
+	f.secrets.know(n.AuthKey)
 	return f.run(ctx, specs)
+}
+
+// warn tells what of settings should be looked at.
+func (f *foreground) warn(s *settings.Settings) {
+	for _, w := range s.Warnings {
+		fmt.Fprintln(f.people, "tsnode: warning:", w)
+	}
 }
 
 // newForeground returns a node in the foreground, still without the node.
 func newForeground(c *configuration, s *settings.Settings, std stdio) *foreground {
-	f := &foreground{config: c, std: std, console: newConsole(std.err), ring: new(logRing), level: new(slog.LevelVar)}
+	f := &foreground{config: c, std: std, console: newConsole(std.err), ring: new(logRing), level: new(slog.LevelVar), running: make(chan struct{}, 1)}
 	f.settings = actor.NewCell(s)
 	f.level.Set(logLevel(s.Verbose))
 	f.log = slog.New(newHandler(io.MultiWriter(f.ring, f.console), s.LogFormat, f.level))
 	f.people = io.MultiWriter(f.ring, f.console) // who has read a line finds it in a bug report
-	if s.LogFormat == "json" {
+	if s.LogFormat == settings.JSON {
 		f.people = lineLog{f.log}
 		f.console.terminal = false
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -14,14 +15,16 @@ import (
 // tells nobody.
 type notifier struct{ conn net.Conn }
 
-// dialNotifier returns a notifier to the socket that the environment names.
-func dialNotifier(ctx context.Context, network host.Network) notifier {
+// dialNotifier returns a notifier to the socket that the environment names. Without
+// one that answers systemd never hears that the process is ready, so it is told.
+func dialNotifier(ctx context.Context, network host.Network, log *slog.Logger) notifier {
 	path := os.Getenv("NOTIFY_SOCKET") // a path, or @ and the name of an abstract socket
 	if path == "" {
 		return notifier{}
 	}
 	c, err := network.Dial(ctx, "unixgram", path)
 	if err != nil {
+		log.Warn("systemd cannot be told how this process fares", "NOTIFY_SOCKET", path, "err", err)
 		return notifier{}
 	}
 	return notifier{c}

@@ -69,6 +69,41 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
+// Without a wait nothing is said of connections that there are not.
+func TestShutdownWithoutDraining(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "0s")...)
+	p.find("running as laptop")
+	p.Process.Signal(syscall.SIGTERM)
+	if code, rest := p.exit(); code != 0 || strings.Contains(strings.Join(rest, "\n"), "still open") {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+}
+
+// The end of a terminal ends a node that has no configuration file to read again, as
+// SIGTERM does; with nohup it goes on.
+func TestHangup(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	p := startProcess(t, withKey(tailnet), joins(tailnet, "laptop")...)
+	p.find("running as laptop")
+	p.Process.Signal(syscall.SIGHUP)
+	if code, rest := p.exit(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+	awaitGone(t, tailnet, "laptop")
+
+	echoNode(t, tailnet, "web")
+	p = startCommand(t, "sh", withKey(tailnet), append([]string{"-c", `trap "" HUP; exec tsnode "$@"`, "sh"}, append(joins(tailnet, "server"), "-L", "0:web:7")...)...)
+	addr := p.find(`forwarding (\S+) to web:7`)
+	p.find("running as server")
+	p.Process.Signal(syscall.SIGHUP)
+	dialEcho(t, addr).works()
+	p.Process.Signal(syscall.SIGTERM)
+	if code, rest := p.exit(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
+	}
+}
+
 // SIGHUP reads the configuration again: forwards that did not change keep their
 // connections, others come and go, preferences change, and what needs a restart is
 // named. A bad file changes nothing.

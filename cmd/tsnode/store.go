@@ -14,8 +14,8 @@ import (
 
 // openStore opens where the node's keys are kept, by the prefix of the setting
 // state (SVC-139). It is nil when that is not set: then the node opens a file in
-// its folder, or keeps keys in memory.
-func openStore(s *settings.Settings) (state.Store, error) {
+// its folder, or keeps keys in memory. ctx is for the opening alone.
+func openStore(ctx context.Context, s *settings.Settings) (state.Store, error) {
 	prefix, name, hasPrefix := strings.Cut(s.State, ":")
 	switch {
 	case s.State == "":
@@ -23,7 +23,7 @@ func openStore(s *settings.Settings) (state.Store, error) {
 	case s.State == settings.StateMemory:
 		return state.NewMemory(), nil
 	case hasPrefix && prefix+":" == settings.StateKube:
-		return state.OpenKube(context.Background(), state.KubeConfig{Secret: name, Address: kubeAddress(os.Getenv)})
+		return state.OpenKube(ctx, state.KubeConfig{Secret: name, Address: kubeAddress(os.Getenv)})
 	case hasPrefix && !strings.ContainsAny(prefix, `/\.`) && len(prefix) > 1: // one letter is a drive
 		return nil, &usageError{fmt.Errorf("%s: %q: this version has no store %s: use mem:, kube:SECRET or the path of a file", s.From("state"), s.State, prefix)}
 	}

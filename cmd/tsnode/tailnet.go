@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/seed94491740/tsnode/host"
@@ -58,17 +60,24 @@ func (f *foreground) proxies(s *settings.Settings) (p proxy.Proxies, err error) 
 		}
 		p.Allow = append(p.Allow, d)
 	}
+	if s.From("proxy-auth") == "--proxy-auth" && !strings.HasPrefix(s.ProxyAuth, filePrefix) {
+		fmt.Fprintln(f.people, "tsnode: warning: a password on the command line is visible to other users; use --proxy-auth file:PATH or TSNODE_PROXY_AUTH")
+	}
 	p.Passwords, err = passwords(s.ProxyAuth)
+	f.secrets.know(slices.Collect(maps.Values(p.Passwords))...)
 	return p, err
 }
 
+// maxUsers bounds the file of --proxy-auth, in bytes.
+const maxUsers = 256 << 10
+
 // passwords reads what --proxy-auth names: user:password, a line of a file for each
-// user, or the one that stands there itself.
+// user, or the one that stands there itself. A user "file" can only stand in a file.
 func passwords(value string) (map[string]string, error) {
 	if value == "" {
 		return nil, nil
 	}
-	text, err := readSecret("--proxy-auth", value)
+	text, err := readSecret("--proxy-auth", value, maxUsers)
 	if err != nil {
 		return nil, err
 	}
@@ -78,10 +87,16 @@ func passwords(value string) (map[string]string, error) {
 			continue
 		}
 		user, password, ok := strings.Cut(line, ":")
-		if !ok || user == "" || password == "" {
+		switch {
+		case !ok || user == "" || password == "":
 			return nil, &usageError{errors.New("--proxy-auth: want user:password, or file:PATH with one on each line")}
+		case strings.Contains(user, proxy.ExitMark):
+			return nil, &usageError{fmt.Errorf("--proxy-auth: user %q: %s begins the exit node that a client asks for, and is in no user's name", user, proxy.ExitMark)}
 		}
 		all[user] = password
+	}
+	if len(all) == 0 {
+		return nil, &usageError{errors.New("--proxy-auth: it names no user: want user:password, or leave it out")}
 	}
 	return all, nil
 }

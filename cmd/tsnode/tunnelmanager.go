@@ -34,7 +34,7 @@ func (o *tunnelOptions) manage(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	token, err := authKeyOf(s, std.in, std.err)
+	token, err := authKeyOf(ctx, s, std.in, std.err)
 	if err != nil {
 		return err
 	}

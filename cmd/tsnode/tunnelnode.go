@@ -35,7 +35,7 @@ func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, erro
 	}
 	with := *s
 	with.LoginServer, with.AuthKey = start.ControlURL, "" // the manager's, never the environment's
-	n, err := newNode(&with, nil, io.Discard)
+	n, err := newNode(context.Background(), &with, nil, io.Discard)
 	if err != nil {
 		device.Close() // fails without one
 		return nil, err

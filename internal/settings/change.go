@@ -1,6 +1,9 @@
 package settings
 
-import "maps"
+import (
+	"maps"
+	"strings"
+)
 
 // Changed returns the names of the settings whose values differ.
 func (s *Settings) Changed(other *Settings) (names []string) {
@@ -10,6 +13,30 @@ func (s *Settings) Changed(other *Settings) (names []string) {
 		}
 	}
 	return names
+}
+
+// Beaten returns the names of the settings that the file has changed since it was
+// read for old, and that something else has set.
+func (s *Settings) Beaten(old *Settings) (names []string) {
+	for _, row := range table {
+		is, was := s.file[row.Name], old.file[row.Name]
+		if is.value != was.value && s.from[row.Name] != is.from {
+			names = append(names, row.Name)
+		}
+	}
+	return names
+}
+
+// FileHasSecret reports whether the file holds a secret itself, not the name of
+// another file that does.
+func (s *Settings) FileHasSecret() bool {
+	for _, row := range table {
+		text := s.file[row.Name].value
+		if row.secret && text != "" && text != "-" && !strings.HasPrefix(text, "file:") {
+			return true
+		}
+	}
+	return false
 }
 
 // Split tells of the names of settings which changes hold without a restart, and
@@ -33,7 +60,7 @@ func Split(names []string) (live, later []string) {
 // restart, and of s elsewhere.
 func (s *Settings) WithLive(next *Settings) (*Settings, error) {
 	both := Defaults()
-	both.from = maps.Clone(s.from)
+	both.from, both.file = maps.Clone(s.from), next.file
 	for _, row := range table {
 		of := s
 		if row.Live {

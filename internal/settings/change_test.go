@@ -23,7 +23,7 @@ func TestChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if both.Hostname != "b" || len(both.Local) != 1 || both.Port != 1 || both.SOCKS5 != "" || strings.Join(both.AcceptRoutesFrom, " ") != "x y" {
+	if both.Hostname != "b" || len(both.Local) != 1 || both.Port != 1 || len(both.SOCKS5) > 0 || strings.Join(both.AcceptRoutesFrom, " ") != "x y" {
 		t.Errorf("%+v", both)
 	}
 	if again := both.Changed(old); !slices.Equal(again, live) {
@@ -43,5 +43,49 @@ func TestSaidShowsNoSecret(t *testing.T) {
 	}
 	if !slices.Equal(all, want) {
 		t.Errorf("got %+v", all)
+	}
+}
+
+// A change of the file that something else beats is named: it would be looked for in
+// vain.
+func TestBeaten(t *testing.T) {
+	for _, test := range []struct {
+		name, before, after string
+		environ             []string
+		args                []string
+		want                string
+	}{
+		{"by nothing", `{"hostname": "a"}`, `{"hostname": "b"}`, nil, nil, ""},
+		{"by a flag", `{"hostname": "a", "port": 1}`, `{"hostname": "b", "port": 2}`, nil, []string{"--hostname", "c"}, "hostname"},
+		{"by the environment", `{"hostname": "a"}`, `{"hostname": "b"}`, []string{"TS_EXTRA_ARGS=--hostname=c"}, nil, "hostname"},
+		{"no change", `{"hostname": "a"}`, `{  "hostname": "a"}`, nil, []string{"--hostname", "c"}, ""},
+		{"new", `{}`, `{"local": ["1:a:1"]}`, nil, []string{"-L", "2:b:2"}, "local"},
+		{"gone", `{"hostname": "a"}`, `{}`, nil, []string{"--hostname", "c"}, "hostname"},
+		{"gone, and nothing else", `{"hostname": "a"}`, `{}`, nil, nil, ""},
+	} {
+		old, next := mustRead(t, test.before, test.environ, test.args...), mustRead(t, test.after, test.environ, test.args...)
+		if got := strings.Join(next.Beaten(old), " "); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+		now, err := old.WithLive(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := next.Beaten(now); len(again) > 0 {
+			t.Errorf("%s: told again: %q", test.name, again)
+		}
+	}
+}
+
+// A file that has a secret in it is told from one that names where the secret is.
+func TestFileHasSecret(t *testing.T) {
+	for text, want := range map[string]bool{
+		``: false, `{"auth-key": "file:/key"}`: false, `{"auth-key": "-"}`: false, `{"auth-key": "hush"}`: true,
+		`{"proxy-auth": "user:hush"}`: true, `{"proxy-auth": "file:/users", "hostname": "a"}`: false,
+	} {
+		s := mustRead(t, text, []string{"TS_AUTHKEY=other"})
+		if got := s.FileHasSecret(); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
 	}
 }

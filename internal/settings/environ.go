@@ -17,8 +17,9 @@ type Variable struct {
 }
 
 // defaultLocalAddr is where the endpoints of TS_ENABLE_METRICS and
-// TS_ENABLE_HEALTH_CHECK are when nothing else is said.
-const defaultLocalAddr = "[::]:9002"
+// TS_ENABLE_HEALTH_CHECK are when nothing else is said: on all addresses, of IPv4
+// alone where the system has no IPv6.
+const defaultLocalAddr = ":9002"
 
 // Why the environment's variables that cannot be honoured are refused.
 const (
@@ -154,8 +155,12 @@ func takeSetting(s Setting) func(*environment, string) error {
 
 // set sets a setting of ours to what a name of the reference's says.
 func (e *environment) set(name, text, from string) error {
-	if strings.HasPrefix(text, ":") && (name == "socks5" || name == "http-proxy") {
-		text = e.loopback(from, text)
+	if name == "socks5" || name == "http-proxy" {
+		addresses := strings.Fields(text)
+		for i, a := range addresses {
+			addresses[i] = e.loopback(from, a)
+		}
+		text = strings.Join(addresses, " ")
 	}
 	return e.into.set(name, text, from)
 }
@@ -163,6 +168,9 @@ func (e *environment) set(name, text, from string) error {
 // loopback keeps a proxy that is to listen on a port of all addresses to programs of
 // the same machine or pod, which is who such a setting mostly is for (SVC-168).
 func (e *environment) loopback(from, text string) string {
+	if !strings.HasPrefix(text, ":") {
+		return text
+	}
 	e.warn("%s=%s listens on 127.0.0.1 only: for all addresses say 0.0.0.0%s, with a password (TSNODE_PROXY_AUTH) or TSNODE_PROXY_OPEN=true", from, text, text)
 	return "127.0.0.1" + text
 }

@@ -58,7 +58,7 @@ func TestContainerEnvironment(t *testing.T) {
 		{"TS_EXPERIMENTAL_DEST_DNS_NAME=a", "error TS_EXPERIMENTAL_DEST_DNS_NAME: it needs", ""},
 		{"TS_TAILNET_TARGET_IP=100.64.0.1", "error TS_TAILNET_TARGET_IP: it needs", ""},
 		{"TS_TAILNET_TARGET_FQDN=a.ts.net", "error TS_TAILNET_TARGET_FQDN: it needs", ""},
-		{"TS_ENABLE_METRICS=true", "metrics=[::]:9002 health=", ""},
+		{"TS_ENABLE_METRICS=true", "metrics=:9002 health=", ""},
 		{"TS_ENABLE_HEALTH_CHECK=1|TS_LOCAL_ADDR_PORT=127.0.0.1:1", "health=127.0.0.1:1 metrics=", ""},
 		{"TS_ENABLE_HEALTH_CHECK=1|TS_LOCAL_ADDR_PORT=x", "error TS_ENABLE_HEALTH_CHECK: TS_LOCAL_ADDR_PORT: want [IP]:port", ""},
 		{"TS_ENABLE_HEALTH_CHECK=maybe", "health=", "TS_ENABLE_HEALTH_CHECK"},

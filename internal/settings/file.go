@@ -11,8 +11,8 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// maxFile bounds a configuration file, in bytes.
-const maxFile = 1 << 20
+// MaxFile bounds a configuration file, in bytes.
+const MaxFile = 1 << 20
 
 // maxNesting bounds the brackets within brackets of a file; what is read has two.
 const maxNesting = 16
@@ -30,8 +30,8 @@ type fileReader struct {
 // keys. It returns everything that is wrong with the file, each with its place.
 func readFile(name string, text []byte, into *target) error {
 	r := &fileReader{name: name, text: text, into: into, seen: make(map[string]bool)}
-	if len(text) > maxFile {
-		return fmt.Errorf("%s: more than %d bytes", name, maxFile)
+	if len(text) > MaxFile {
+		return fmt.Errorf("%s: more than %d bytes", name, MaxFile)
 	}
 	if at := tooDeep(text); at >= 0 {
 		return r.errorf(at, "more than %d brackets within one another", maxNesting)
@@ -118,7 +118,7 @@ func (r *fileReader) member(m hujson.ObjectMember) {
 func (r *fileReader) value(key string, flag pflag.Value, v hujson.Value) bool {
 	array, isArray := v.Value.(*hujson.Array)
 	switch {
-	case isArray && slices.Contains([]string{kindList, kindRoutes}, flag.Type()):
+	case isArray && slices.Contains([]string{kindList, kindRoutes, kindProxies}, flag.Type()):
 		return r.list(key, flag, array)
 	case isArray || !wants[flag.Type()].takes(v.Value.Kind()):
 		r.fail(v.StartOffset, "%q: want %s, not %s", key, wants[flag.Type()].words, kindWords(v.Value.Kind()))
@@ -207,6 +207,7 @@ var wants = map[string]want{
 	kindSize:     {`0"`, `a number or a string such as "64MiB"`},
 	kindList:     {"", "a list of strings"},
 	kindRoutes:   {"tf", "true, false or a list of strings"},
+	kindProxies:  {`"`, "a string or a list of strings"},
 }
 
 // kindWords is what a value of a file is, for people.

@@ -41,7 +41,7 @@ func TestBadFiles(t *testing.T) {
 }
 
 func TestFileWithinFileIsBounded(t *testing.T) {
-	for _, text := range []string{strings.Repeat("[", 1<<20), strings.Repeat(`{"a":`, 1<<10), "{}" + strings.Repeat(" ", maxFile)} {
+	for _, text := range []string{strings.Repeat("[", 1<<20), strings.Repeat(`{"a":`, 1<<10), "{}" + strings.Repeat(" ", MaxFile)} {
 		if err := readFile("file", []byte(text), newTarget(everything)); err == nil {
 			t.Errorf("%d bytes that begin with %.10q are taken", len(text), text)
 		}

@@ -31,7 +31,11 @@ type Settings struct {
 	Warnings []string
 
 	from map[string]string // by name of a setting: what has set it
+	file map[string]said   // by name of a setting: what the file says, even if something else has set it
 }
+
+// A said is what a source says of a setting.
+type said struct{ value, from string }
 
 // From says what has set a setting, as in "--hostname", "TS_HOSTNAME" or
 // "tsnode.hujson:3:5"; empty when it has its default.
@@ -56,6 +60,9 @@ const (
 	StateMemory = "mem:"
 	StateKube   = "kube:"
 )
+
+// JSON is the value of LogFormat for one JSON object on each line.
+const JSON = "json"
 
 // InMemory reports whether the node's keys are kept nowhere.
 func (s *Settings) InMemory() bool {
@@ -84,8 +91,8 @@ type Forwards struct {
 
 // Proxies are the proxies into the tailnet.
 type Proxies struct {
-	SOCKS5    string // address to listen on; empty: none
-	HTTPProxy string // address to listen on; the same as SOCKS5 shares its port
+	SOCKS5    []string // addresses to listen on
+	HTTPProxy []string // addresses to listen on; one that is of SOCKS5, too, is shared
 
 	ProxyAuth        string   // file:PATH with user:password, or these; empty: none
 	ProxyAllow       []string // destinations; empty: all
@@ -113,6 +120,6 @@ type Process struct {
 	Timeout      time.Duration // until the node must run; 0: for ever
 	WaitForLogin bool          // when it is logged out, in place of ending (SVC-158)
 	Drain        time.Duration // for connections to end, once the process is told to
-	LogFormat    string        // text or json
+	LogFormat    string        // text or JSON
 	Verbose      bool
 }

@@ -25,12 +25,20 @@ func (src Sources) Read() (*Settings, error) {
 	var errs []error
 	if len(src.File) > 0 {
 		errs = append(errs, readFile(src.Name, src.File, into))
+		into.noteFile()
 	}
 	errs = append(errs, readEnvironment(src.Environ, into), readFlags(src.Flags, into), into.finish())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return into.settings, nil
+}
+
+// noteFile remembers what the file says, before something else beats it.
+func (t *target) noteFile() {
+	for name, from := range t.settings.from {
+		t.settings.file[name] = said{t.values[name].String(), from}
+	}
 }
 
 // readFlags sets what the flags that were given say.
@@ -111,13 +119,20 @@ func (t *target) set(name, text, from string) error {
 		return nil
 	}
 	t.settings.from[name] = from
-	switch list, ok := v.(pflag.SliceValue); {
-	case !ok:
+	list, ok := v.(pflag.SliceValue)
+	if !ok {
 		return v.Set(text)
-	case name == "local" || name == "remote": // no commas: a path may hold some
-		return list.Replace(strings.Fields(text))
 	}
-	return v.(pflag.SliceValue).Replace(strings.FieldsFunc(text, isComma))
+	return list.Replace(words(v, text))
+}
+
+// words are the elements of a list as the environment has them: apart by spaces,
+// and by commas where no element holds some.
+func words(v pflag.Value, text string) []string {
+	if l, ok := v.(interface{ apartByCommas() bool }); ok && !l.apartByCommas() {
+		return strings.Fields(text)
+	}
+	return strings.FieldsFunc(text, isComma)
 }
 
 func isComma(r rune) bool { return r == ',' || r == ' ' }
@@ -136,6 +151,9 @@ func (t *target) finish() error {
 	}
 	if s.from["auth-key"] == fromClientSecret && len(s.Tags) == 0 {
 		return errors.New("TS_CLIENT_SECRET: a node of an OAuth client needs tags: TS_EXTRA_ARGS=--advertise-tags=tag:NAME")
+	}
+	if s.Stdio != "" && len(s.Local)+len(s.Remote)+len(s.SOCKS5)+len(s.HTTPProxy) > 0 {
+		s.Warnings = append(s.Warnings, "-W forwards nothing else, as ssh's: -L, -R, -D and --http-proxy are left out")
 	}
 	if s.Stdio != "" && s.AuthKey == "-" {
 		return errors.New("-W needs standard input for its connection: take the auth key from a file, --auth-key file:PATH")

@@ -61,7 +61,7 @@ func TestWhatWins(t *testing.T) {
 		from     string
 	}
 	pick := func(s *Settings) picked {
-		return picked{s.Hostname, s.Port, s.ShieldsUp, s.MemoryLimit, strings.Join(s.Local, " "), len(s.AdvertiseRoutes), strings.Join(s.AcceptRoutesFrom, " "), s.Drain, s.SOCKS5, s.From("hostname")}
+		return picked{s.Hostname, s.Port, s.ShieldsUp, s.MemoryLimit, strings.Join(s.Local, " "), len(s.AdvertiseRoutes), strings.Join(s.AcceptRoutesFrom, " "), s.Drain, strings.Join(s.SOCKS5, " "), s.From("hostname")}
 	}
 	for _, test := range []struct {
 		name string
@@ -88,7 +88,7 @@ func TestEverySettingFromEverywhere(t *testing.T) {
 	}
 	own := map[string]string{ // of those that do not take any text
 		"local": "1:a:1", "remote": "1:a:1", "socks5": "127.0.0.1:1", "http-proxy": "127.0.0.1:1", "health": "127.0.0.1:1", "metrics": "127.0.0.1:1",
-		"log-format": "json", "advertise-tags": "tag:a", "advertise-routes": "10.0.0.0/8", "proxy-allow": "a:1",
+		"log-format": "json", "stdio": "a:1", "advertise-tags": "tag:a", "advertise-routes": "10.0.0.0/8", "proxy-allow": "a:1",
 	}
 	for _, s := range Table() {
 		say := says[s.value(Defaults()).Type()]
@@ -157,7 +157,7 @@ func TestGroups(t *testing.T) {
 		t.Error("flags of another group")
 	}
 	s, err := Sources{Environ: []string{"TS_HOSTNAME=x", "TS_ROUTES=10.0.0.0/8", "TS_SOCKS5_SERVER=:1"}, Flags: f, Groups: Node}.Read()
-	if err != nil || s.Hostname != "x" || len(s.AdvertiseRoutes) > 0 || s.SOCKS5 != "" {
+	if err != nil || s.Hostname != "x" || len(s.AdvertiseRoutes) > 0 || len(s.SOCKS5) > 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

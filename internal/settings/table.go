@@ -58,11 +58,11 @@ var table = []Setting{
 
 	{Name: "local", Short: "L", Group: Serve, Live: true, Usage: "forward [bind:]port:host:hostport into the tailnet", value: forwards(func(s *Settings) *[]string { return &s.Local }, proxy.ParseLocal)},
 	{Name: "remote", Short: "R", Group: Serve, Live: true, Usage: "forward port:host:hostport from the tailnet", value: forwards(func(s *Settings) *[]string { return &s.Remote }, proxy.ParseRemote)},
-	{Name: "stdio", Short: "W", Group: Serve, flagOnly: true, Usage: "join standard input and output with host:port of the tailnet, and end with that connection", value: text(func(s *Settings) *string { return &s.Stdio })},
+	{Name: "stdio", Short: "W", Group: Serve, flagOnly: true, Usage: "join standard input and output with host:port of the tailnet, forward nothing else, and end with that connection", value: checked(func(s *Settings) *string { return &s.Stdio }, parseAddress)},
 	{Name: "exit-on-forward-failure", Group: Serve, Usage: "end when a forward cannot listen, instead of going on without it", value: onOff(func(s *Settings) *bool { return &s.ExitOnForwardFailure })},
 
-	{Name: "socks5", Short: "D", Env: "TS_SOCKS5_SERVER", Group: Serve, Usage: "SOCKS5 proxy into the tailnet on [bind:]port or unix:PATH; on loopback unless bind says otherwise", value: listener(func(s *Settings) *string { return &s.SOCKS5 }, proxy.SOCKS)},
-	{Name: "http-proxy", Env: "TS_OUTBOUND_HTTP_PROXY_LISTEN", Group: Serve, Usage: "HTTP proxy into the tailnet; may share the address of --socks5", value: listener(func(s *Settings) *string { return &s.HTTPProxy }, proxy.HTTP)},
+	{Name: "socks5", Short: "D", Env: "TS_SOCKS5_SERVER", Group: Serve, Usage: "SOCKS5 proxy into the tailnet on [bind:]port or unix:PATH; on loopback unless bind says otherwise", value: listeners(func(s *Settings) *[]string { return &s.SOCKS5 }, proxy.SOCKS)},
+	{Name: "http-proxy", Env: "TS_OUTBOUND_HTTP_PROXY_LISTEN", Group: Serve, Usage: "HTTP proxy into the tailnet; may share the address of --socks5", value: listeners(func(s *Settings) *[]string { return &s.HTTPProxy }, proxy.HTTP)},
 	{Name: "proxy-auth", Group: Serve, secret: true, Usage: "what the proxies ask for: file:PATH with user:password", value: text(func(s *Settings) *string { return &s.ProxyAuth })},
 	{Name: "proxy-allow", Group: Serve, Usage: "destinations that the proxies reach, as in web:80,10.0.0.0/8,*.example.org (default: all)", value: several(func(s *Settings) *[]string { return &s.ProxyAllow }, parseDestination)},
 	{Name: "proxy-tailnet-only", Group: Serve, Usage: "keep the proxies from what is not on the tailnet", value: onOff(func(s *Settings) *bool { return &s.ProxyTailnetOnly })},
@@ -79,7 +79,7 @@ var table = []Setting{
 	{Name: "timeout", Env: "TS_BOOT_TIMEOUT", Group: Serve, Usage: "end when the node is not on its tailnet after so long; 0: wait", value: of(kindDuration, func(s *Settings) *time.Duration { return &s.Timeout }, parseDuration)},
 	{Name: "wait-for-login", Group: Serve, Live: true, Usage: "when the node is logged out or its key expires, wait for a login instead of ending", value: onOff(func(s *Settings) *bool { return &s.WaitForLogin })},
 	{Name: "drain", Group: Serve, Live: true, Usage: "how long open connections may go on once the process is told to end", value: of(kindDuration, func(s *Settings) *time.Duration { return &s.Drain }, parseDuration)},
-	{Name: "log-format", Group: Serve, Usage: "text or json", value: checked(func(s *Settings) *string { return &s.LogFormat }, oneOf("text", "json"))},
+	{Name: "log-format", Group: Serve, Usage: "text or json", value: checked(func(s *Settings) *string { return &s.LogFormat }, oneOf("text", JSON))},
 }
 
 // envPrefix begins the variables of those settings for which the container image
@@ -104,6 +104,7 @@ func Defaults() *Settings {
 		Routes:   Routes{AcceptDNS: true},
 		Process:  Process{Drain: 10 * time.Second, LogFormat: "text"}, // SVC-175
 		from:     make(map[string]string),
+		file:     make(map[string]said),
 	}
 }
 
@@ -152,15 +153,13 @@ func several[T any](field func(*Settings) *[]T, parse func(string) (T, error)) f
 	return func(s *Settings) pflag.Value { return &list[T]{to: field(s), parse: parse, commas: true} }
 }
 
-// listener binds the address of a proxy.
-func listener(field func(*Settings) *string, kind proxy.Kind) func(*Settings) pflag.Value {
-	return checked(field, func(text string) (string, error) {
-		if text == "" {
-			return "", nil
-		}
+// listeners binds the addresses of proxies of one kind.
+func listeners(field func(*Settings) *[]string, kind proxy.Kind) func(*Settings) pflag.Value {
+	parse := func(text string) (string, error) {
 		_, err := proxy.ParseProxy(kind, text)
 		return text, err
-	})
+	}
+	return func(s *Settings) pflag.Value { return &list[string]{to: field(s), parse: parse, single: true} }
 }
 
 // forwards binds a list of forwards, each of which check must accept.

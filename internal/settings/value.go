@@ -24,6 +24,7 @@ const (
 	kindSize     = "size"
 	kindList     = "list"
 	kindRoutes   = "routes"
+	kindProxies  = "list or string"
 )
 
 // A scalar is a setting that one text says. It is the value of a flag.
@@ -56,6 +57,7 @@ type list[T any] struct {
 	to     *[]T
 	parse  func(string) (T, error)
 	commas bool // whether one flag may hold several, apart by commas
+	single bool // whether one text may stand in place of a list, and an empty one for none
 	given  bool
 }
 
@@ -67,7 +69,10 @@ func (l *list[T]) Set(text string) error {
 	if !l.given {
 		*l.to, l.given = nil, true
 	}
-	if !l.commas {
+	switch {
+	case l.single && text == "":
+		return nil // none
+	case !l.commas:
 		return l.Append(text)
 	}
 	for part := range strings.SplitSeq(text, ",") {
@@ -113,7 +118,14 @@ func (l *list[T]) GetSlice() (texts []string) {
 func (l *list[T]) String() string { return strings.Join(l.GetSlice(), ",") }
 
 // Type implements pflag.Value.
-func (*list[T]) Type() string { return kindList }
+func (l *list[T]) Type() string {
+	if l.single {
+		return kindProxies
+	}
+	return kindList
+}
+
+func (l *list[T]) apartByCommas() bool { return l.commas }
 
 // A routeChoice is the value of accept-routes: true, false, or a list of networks
 // and nodes.
@@ -207,6 +219,21 @@ func oneOf(words ...string) func(string) (string, error) {
 func parseDestination(text string) (string, error) {
 	_, err := proxy.ParseDestination(text)
 	return text, err
+}
+
+// parseAddress reads what ssh's -W takes: host:port, an IPv6 address in brackets.
+func parseAddress(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || host == "" {
+		return "", errors.New("want host:port, as in web:22 or [fd7a:115c:a1e0::1]:22")
+	}
+	if n, err := parsePort(port); err != nil || n == 0 {
+		return "", fmt.Errorf("port %q: want a port number from 1 to 65535", port)
+	}
+	return text, nil
 }
 
 // parseListen reads where an endpoint listens: [IP]:port, where no address means
