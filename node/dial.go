@@ -45,10 +45,10 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return n.DialBy(ctx, n.DialMode, network, address)
 }
 
-// A dial is one call of DialBy; fail gathers what its error would tell.
+// A dial is one call of a Dialer; fail gathers what its error would tell.
 type dial struct {
 	node   *Node
-	mode   DialMode
+	by     *Dialer
 	nm     *netmap.Netmap
 	proto  packet.Proto
 	family string // "", "4" or "6"
@@ -78,6 +78,9 @@ func (d *dial) do(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if addrs, err = d.permitted(addrs); err != nil {
+		return nil, err
+	}
 	return d.connect(ctx, addrs, port)
 }
 
@@ -102,7 +105,7 @@ func (d *dial) parseNetwork() error {
 func (d *dial) connect(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, ErrNoAnswer)
 	defer cancel()
-	if lan := d.by(wayLAN, addrs); len(lan) > 0 && d.mode == DialTailnetElseHost {
+	if lan := d.leaving(wayLAN, addrs); len(lan) > 0 && d.by.Mode == DialTailnetElseHost {
 		return d.throughHost(ctx, lan, port)
 	}
 	var to []netip.AddrPort
