@@ -39,6 +39,25 @@ func (l *loopback) Dial(ctx context.Context, network, address string) (net.Conn,
 	return d.DialContext(ctx, network, address)
 }
 
+// dialRequest dials for a client of a proxy.
+func (l *loopback) dialRequest(ctx context.Context, r Request) (net.Conn, error) {
+	if l.refuse != nil {
+		return nil, l.refuse
+	}
+	host, port, err := net.SplitHostPort(r.Address)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Permit(addrs[0].Unmap()); err != nil {
+		return nil, err
+	}
+	return l.Dial(ctx, r.Network, net.JoinHostPort(addrs[0].Unmap().String(), port))
+}
+
 func (l *loopback) DialFrom(ctx context.Context, network, local, address string) (net.Conn, error) {
 	var d net.Dialer
 	if local != "" {
@@ -166,6 +185,8 @@ func (p *pendingConn) Complete() (net.Conn, error) {
 
 func (p *pendingConn) NetConn() net.Conn { return p.Conn }
 
+func (p *pendingConn) CloseWrite() error { return p.Conn.(*net.TCPConn).CloseWrite() }
+
 func (p *pendingConn) SetLinger(sec int) error { return p.Conn.(*net.TCPConn).SetLinger(sec) }
 
 // serve runs an actor until the test ends.
@@ -192,9 +213,7 @@ func startSet(t *testing.T, edit func(*Config), want ...string) (*Set, *loopback
 	t.Helper()
 	l := new(loopback)
 	c := Config{Tailnet: l, Host: host{l}, Logger: quiet, WhoIs: func(net.Conn) (Identity, error) { return Identity{}, nil }}
-	c.Proxies.Dial = func(ctx context.Context, _, network, address string) (net.Conn, error) {
-		return l.Dial(ctx, network, address)
-	}
+	c.Proxies.Dial = l.dialRequest
 	if edit != nil {
 		edit(&c)
 	}

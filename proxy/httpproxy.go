@@ -11,7 +11,9 @@ import (
 	"net/http/httputil"
 	"os"
 	"strings"
+	"sync/atomic"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/carry"
 	"github.com/seed94491740/tsnode/proxy/socks"
 )
@@ -32,35 +34,62 @@ const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 type httpProxy struct {
 	policy    *Proxies
 	forward   *httputil.ReverseProxy
-	transport *http.Transport
+	transport *http.Transport        // keeps connections for the next request
+	once      *http.Transport        // keeps none: for requests with an exit node of their own
+	way       atomic.Pointer[string] // that kept connections go
 	log       *slog.Logger
 	*tally
 }
 
+// userKey is the key of the user name of a request in its context.
+type userKey struct{}
+
+func userOf(ctx context.Context) string {
+	user, _ := ctx.Value(userKey{}).(string)
+	return user
+}
+
 func newHTTPProxy(policy *Proxies, t *tally, log *slog.Logger) *httpProxy {
 	p := &httpProxy{policy: policy, log: log, tally: t}
-	p.transport = &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			c, err := p.dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return &meteredConn{c, &t.traffic.Out, &t.traffic.In}, nil
-		},
-		DisableCompression: true, MaxIdleConns: maxIdleBackends, IdleConnTimeout: idleTimeout,
-	}
-	p.forward = &httputil.ReverseProxy{
-		Rewrite: p.rewrite, Transport: p.transport, FlushInterval: -1,
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { p.unreachable(w, err) },
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	p.transport = newTransport(func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := p.dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &meteredConn{c, &t.traffic.Out, &t.traffic.In}, nil
+	})
+	p.once = p.transport.Clone()
+	p.once.DisableKeepAlives = true
+	p.forward = newReverseProxy(p.rewrite, p, log)
+	p.forward.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { p.unreachable(w, err) }
 	return p
+}
+
+// RoundTrip makes a request of a client. No connection is used for it that goes
+// another way than one that would be made for it.
+func (p *httpProxy) RoundTrip(r *http.Request) (*http.Response, error) {
+	if _, exit := splitUser(userOf(r.Context())); exit != "" {
+		return p.once.RoundTrip(r)
+	}
+	if p.policy.Way != nil {
+		now := p.policy.Way()
+		if before := p.way.Swap(&now); before != nil && *before != now {
+			p.transport.CloseIdleConnections()
+		}
+	}
+	return p.transport.RoundTrip(r)
 }
 
 // ServeHTTP serves one request.
 func (p *httpProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	user, authorized, guessed := p.authorize(r)
+	if guessed {
+		p.fail(p.log, errPassword, "client", r.RemoteAddr)
+		actor.Sleep(r.Context(), socks.RefusalPause)
+	}
+	r = r.WithContext(context.WithValue(r.Context(), userKey{}, user))
 	switch {
-	case !p.authorized(r):
+	case !authorized:
 		w.Header().Set("Proxy-Authenticate", `Basic realm="tsnode"`)
 		http.Error(w, "this proxy wants a user name and a password", http.StatusProxyAuthRequired)
 	case r.Method == http.MethodConnect:
@@ -72,22 +101,29 @@ func (p *httpProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// authorized reports whether a request has the credentials that are wanted.
-func (p *httpProxy) authorized(r *http.Request) bool {
-	if len(p.policy.Passwords) == 0 {
-		return true
-	}
+// errPassword says why a client is refused.
+var errPassword = errors.New("wrong user name or password for the proxy")
+
+// authorize returns the user name of a request, and whether it has the credentials
+// that are wanted, or else wrong ones. A name that nobody need have may choose an exit
+// node all the same.
+func (p *httpProxy) authorize(r *http.Request) (user string, authorized, guessed bool) {
+	open := len(p.policy.Passwords) == 0
 	scheme, text, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
 	plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
 	user, password, ok := strings.Cut(string(plain), ":")
-	return err == nil && ok && strings.EqualFold(scheme, "Basic") && p.policy.authenticate(user, password)
+	if err != nil || !ok || !strings.EqualFold(scheme, "Basic") {
+		return "", open, false
+	}
+	authorized = open || p.policy.authenticate(user, password)
+	return user, authorized, !authorized
 }
 
 // dial connects to where a client wants to go.
 func (p *httpProxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	defer cancel()
-	return p.policy.dial(ctx, "", network, address)
+	return p.policy.dial(ctx, userOf(ctx), network, address)
 }
 
 // connect makes a tunnel.
@@ -145,9 +181,7 @@ func (p *httpProxy) rewrite(r *httputil.ProxyRequest) {
 
 // unreachable tells a client that its destination cannot be reached (SVC-165).
 func (p *httpProxy) unreachable(w http.ResponseWriter, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the client has gone
-	}
+	abortIfEnded(err)
 	status := http.StatusBadGateway
 	var timeout net.Error
 	switch {

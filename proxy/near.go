@@ -1,17 +1,42 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/seed94491740/tsnode/internal/carry"
 )
 
-// listen listens on this machine. A unix socket that a process has left behind,
+// socketMode is who may connect to a unix socket, unless it is said: this user.
+const socketMode fs.FileMode = 0o600
+
+// isAbstract reports whether a unix socket is of Linux's own names, which are no files
+// and have no permissions (unix(7)).
+func isAbstract(path string) bool { return strings.HasPrefix(path, "@") }
+
+// listen listens on this machine. A unix socket has the permissions mode, or by 0 the
+// usual ones.
+func (c *Config) listen(ctx context.Context, network, address string, mode fs.FileMode) (net.Listener, error) {
+	ln, err := c.listenAnew(ctx, network, address)
+	if err != nil || network != "unix" || isAbstract(address) {
+		return ln, err
+	}
+	if err := os.Chmod(address, cmp.Or(mode, socketMode)); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// listenAnew listens on this machine. A unix socket that a process has left behind,
 // which is no more, makes room.
-func (c *Config) listen(ctx context.Context, network, address string) (net.Listener, error) {
+func (c *Config) listenAnew(ctx context.Context, network, address string) (net.Listener, error) {
 	ln, err := c.Host.Listen(ctx, network, address)
 	if network != "unix" || err == nil {
 		return ln, err

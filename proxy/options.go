@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,10 @@ type Options struct {
 	// Identity ("http", for -R) forwards HTTP requests one by one, and tells the
 	// target in headers who asks (SVC-101, SVC-102).
 	Identity bool
+
+	// Mode ("mode=0660", for unix sockets to listen on) is who may connect, as the
+	// permissions of the file; 0 is 0600, this user alone.
+	Mode fs.FileMode
 
 	// MaxConns ("max=N") bounds the connections or flows of the forward; 0 is
 	// DefaultMaxConns. MaxPerSource ("max-per-source=N") bounds those of one
@@ -54,6 +59,12 @@ func (o *Options) option(name, value string) (known bool, err error) {
 	case "http":
 		o.Identity = true
 		err = noValue(name, value)
+	case "mode":
+		var bits uint64
+		bits, err = strconv.ParseUint(value, 8, 9)
+		if o.Mode = fs.FileMode(bits); err != nil || o.Mode == 0 {
+			err = fmt.Errorf("mode=%s: want permissions such as mode=0660", value)
+		}
 	case "max":
 		o.MaxConns, err = positive(name, value)
 	case "max-per-source":
@@ -85,7 +96,7 @@ func positive(name, value string) (int, error) {
 }
 
 // optionNames is for errors.
-const optionNames = "proxy, accept-proxy, http, max, max-per-source, idle"
+const optionNames = "proxy, accept-proxy, http, mode, max, max-per-source, idle"
 
 func parseOptions(text string) (o Options, err error) {
 	for one := range strings.SplitSeq(text, ",") {
@@ -115,6 +126,9 @@ func (o *Options) text() string {
 			b.WriteString("," + flag.name)
 		}
 	}
+	if o.Mode != 0 {
+		fmt.Fprintf(&b, ",mode=%04o", o.Mode)
+	}
 	for _, number := range []struct {
 		name string
 		n    int
@@ -134,11 +148,13 @@ func (o *Options) check(s *Spec) error {
 	forward := s.Kind == Local || s.Kind == Remote
 	switch {
 	case !forward && (o.SendProxy != 0 || o.AcceptProxy || o.Identity):
-		return errors.New("a proxy takes no option but max and max-per-source")
+		return errors.New("a proxy takes no option but mode, max and max-per-source")
 	case s.Network == "udp" && (o.SendProxy != 0 || o.AcceptProxy || o.Identity):
 		return errors.New("proxy, accept-proxy and http are for TCP: leave out /udp or the option")
 	case s.Network != "udp" && o.Idle != 0:
 		return errors.New("idle is for UDP: connections end when an end closes them")
+	case o.Mode != 0 && (!strings.HasPrefix(s.Listen, unixPrefix) || isAbstract(s.Listen[len(unixPrefix):])):
+		return errors.New("mode is for a unix socket to listen on that has a path")
 	case o.Identity && s.Kind != Remote:
 		return errors.New("http tells who of the tailnet asks: it is for -R")
 	case o.Identity && (o.SendProxy != 0 || o.AcceptProxy):

@@ -16,9 +16,12 @@ import (
 
 // Proxies are what the SOCKS5 and HTTP proxies of a Set let their clients do.
 type Proxies struct {
-	// Dial connects for a client of a proxy. exit is the exit node that it asks for
-	// by a user name such as "alice+exit=berlin" or "+exit=berlin"; empty for none.
-	Dial func(ctx context.Context, exit, network, address string) (net.Conn, error)
+	// Dial connects for a client of a proxy.
+	Dial func(ctx context.Context, r Request) (net.Conn, error)
+
+	// Way names the way that connections to the Internet take now: one that the HTTP
+	// proxy keeps is not used after it has changed. nil: there is but one.
+	Way func() string
 
 	// Passwords are those of the users, by name; none: everybody may ask.
 	Passwords map[string]string
@@ -35,10 +38,23 @@ type Proxies struct {
 	AllowOpen bool
 }
 
+// A Request is for a connection that a client of a proxy asks for.
+type Request struct {
+	// ExitNode is the one that the client demands by a user name such as
+	// "alice+exit=berlin" or "+exit=berlin"; empty for none.
+	ExitNode string
+
+	Network, Address string // tcp or udp; the address as the client gives it
+
+	// Permit reports why an address that the name leads to may not be connected to,
+	// which the request then fails with. It is to be asked before the connection.
+	Permit func(netip.Addr) error
+}
+
 // ExitMark comes before the exit node in a user name.
 const ExitMark = "+exit="
 
-// splitUser returns the user of a SOCKS user name, and the exit node it asks for.
+// splitUser returns the user of a user name, and the exit node it asks for.
 func splitUser(name string) (user, exit string) {
 	user, exit, _ = strings.Cut(name, ExitMark)
 	return user, exit
@@ -51,20 +67,27 @@ func (p *Proxies) authenticate(name, password string) bool {
 	return socks.EqualSecret(password, want) && known
 }
 
-// dial connects for the client of a SOCKS user name.
+// dial connects for the client of a user name.
 func (p *Proxies) dial(ctx context.Context, name, network, address string) (net.Conn, error) {
 	if err := p.permits(address); err != nil {
 		return nil, err
 	}
-	_, exit := splitUser(name)
-	c, err := p.Dial(ctx, exit, network, address)
+	r := Request{Network: network, Address: address, Permit: func(a netip.Addr) error { // a name may lead anywhere
+		if ofThisMachine(a) && !p.AllowLoopback {
+			return fmt.Errorf("%s is %v: %w", address, a, socks.ErrNotAllowed)
+		}
+		return nil
+	}}
+	_, r.ExitNode = splitUser(name)
+	c, err := p.Dial(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	// A name may resolve to anything.
-	if a := carry.AddrPortOf(c.RemoteAddr()).Addr(); a.IsValid() && ofThisMachine(a) && !p.AllowLoopback {
-		c.Close()
-		return nil, fmt.Errorf("%s is %v: %w", address, a, socks.ErrNotAllowed)
+	if a := carry.AddrPortOf(c.RemoteAddr()).Addr(); a.IsValid() { // in case Dial did not ask
+		if err := r.Permit(a); err != nil {
+			c.Close()
+			return nil, err
+		}
 	}
 	return c, nil
 }

@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/seed94491740/tsnode/proxy/socks"
 )
@@ -169,7 +171,8 @@ func socksConnect(t *testing.T, c net.Conn, to net.Addr) byte {
 // SVC-167: what is on this machine alone is out of reach, also by a name that
 // resolves to it.
 func TestProxiesKeepOffLoopback(t *testing.T) {
-	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	var accepted atomic.Int32
+	backend := listen(t, "tcp", "127.0.0.1:0", func(net.Conn) { accepted.Add(1) })
 	s, _ := startSet(t, nil, "-D 0", "-H 0")
 	if got := socksConnect(t, dial(t, "tcp", s.List()[0].Listen), backend); got != 2 {
 		t.Errorf("SOCKS5 to loopback: reply %d, want 2", got)
@@ -180,6 +183,27 @@ func TestProxiesKeepOffLoopback(t *testing.T) {
 		if resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: status %d", host, resp.StatusCode)
 		}
+	}
+	// Nobody learns which ports are open.
+	_, closed, _ := net.SplitHostPort(nobody(t))
+	if resp, _ := send(t, s.List()[1].Listen, "CONNECT localhost:"+closed+" HTTP/1.1\nHost: x\n\n"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a closed port: status %d", resp.StatusCode)
+	}
+	dial(t, "tcp", backend.String()) // what came before is accepted by the time this is
+	waitFor(t, "a connection", func() bool { return accepted.Load() > 0 })
+	if n := accepted.Load(); n > 1 {
+		t.Errorf("%d connections were made to what nobody may reach", n-1)
+	}
+}
+
+// Should the node connect without asking, nothing goes over the connection.
+func TestProxiesCloseWhatIsNotPermitted(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", echo)
+	p := Proxies{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		return new(loopback).Dial(ctx, r.Network, backend.String())
+	}}
+	if _, err := p.dial(t.Context(), "", "tcp", "web:80"); !errors.Is(err, socks.ErrNotAllowed) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -205,8 +229,8 @@ func TestProxiesChooseExitNode(t *testing.T) {
 	var exit atomic.Pointer[string]
 	s, _ := startSet(t, func(c *Config) {
 		c.Proxies.Passwords = map[string]string{"alice": "secret"}
-		c.Proxies.Dial = func(_ context.Context, e, _, _ string) (net.Conn, error) {
-			exit.Store(&e)
+		c.Proxies.Dial = func(_ context.Context, r Request) (net.Conn, error) {
+			exit.Store(&r.ExitNode)
 			return nil, errors.New("that is all")
 		}
 	}, "-D 0")
@@ -222,6 +246,105 @@ func TestProxiesChooseExitNode(t *testing.T) {
 			t.Errorf("%s: exit node %q, want %q", user, got, want)
 		}
 	}
+}
+
+// basic returns the header of a user's credentials.
+func basic(credentials string) string {
+	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(credentials)) + "\n"
+}
+
+// A client of HTTP chooses its exit node in the same way, with a password and
+// without. Connections are not kept for who asks for another way.
+func TestHTTPProxyChoosesExitNode(t *testing.T) {
+	target := webTarget(t)
+	var mu sync.Mutex
+	for _, passwords := range []map[string]string{nil, {"alice": "secret"}} {
+		var exits []string
+		s, _ := startSet(t, func(c *Config) {
+			loopbackAllowed(c)
+			c.Proxies.Passwords = passwords
+			inner := c.Proxies.Dial
+			c.Proxies.Dial = func(ctx context.Context, r Request) (net.Conn, error) {
+				mu.Lock()
+				exits = append(exits, r.ExitNode)
+				mu.Unlock()
+				return inner(ctx, r)
+			}
+		}, "-H 0")
+		c := dial(t, "tcp", s.List()[0].Listen)
+		r := bufio.NewReader(c)
+		for _, user := range []string{"alice", "alice+exit=berlin", "alice", "alice+exit=paris", "alice+exit=berlin"} {
+			resp, body := sendOn(t, c, r, "GET http://"+target+"/ HTTP/1.1\nHost: x\n"+basic(user+":secret")+"\n")
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s: status %d, %s", user, resp.StatusCode, body)
+			}
+		}
+		resp, err := connectAs(t, s.List()[0].Listen, target, "alice+exit=rome:secret")
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("CONNECT: %v, %v", resp, err)
+		}
+		mu.Lock()
+		if got := fmt.Sprintf("%q", exits); got != `["" "berlin" "paris" "berlin" "rome"]` {
+			t.Errorf("connections were made by %s", got)
+		}
+		mu.Unlock()
+	}
+}
+
+// connectAs asks for a tunnel.
+func connectAs(t *testing.T, proxy, to, credentials string) (*http.Response, error) {
+	t.Helper()
+	c := dial(t, "tcp", proxy)
+	io.WriteString(c, strings.ReplaceAll("CONNECT "+to+" HTTP/1.1\nHost: x\n"+basic(credentials)+"\n", "\n", "\r\n"))
+	return http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
+}
+
+// What is kept for the next request goes the way that requests take now.
+func TestHTTPProxyFollowsTheWay(t *testing.T) {
+	target := webTarget(t)
+	var way atomic.Value
+	var dials atomic.Int32
+	way.Store("berlin")
+	s, _ := startSet(t, func(c *Config) {
+		loopbackAllowed(c)
+		c.Proxies.Way = func() string { return way.Load().(string) }
+		inner := c.Proxies.Dial
+		c.Proxies.Dial = func(ctx context.Context, r Request) (net.Conn, error) { dials.Add(1); return inner(ctx, r) }
+	}, "-H 0")
+	c := dial(t, "tcp", s.List()[0].Listen)
+	r := bufio.NewReader(c)
+	for _, step := range []struct {
+		way  string
+		want int32
+	}{{"berlin", 1}, {"berlin", 1}, {"", 2}, {"", 2}} {
+		way.Store(step.way)
+		sendOn(t, c, r, "GET http://"+target+"/ HTTP/1.1\nHost: x\n\n")
+		if n := dials.Load(); n != step.want {
+			t.Errorf("by %q: %d connections, want %d", step.way, n, step.want)
+		}
+	}
+}
+
+// Guesses of a password count, and cost time.
+func TestProxiesSlowGuessesDown(t *testing.T) {
+	s, _ := startSet(t, func(c *Config) { c.Proxies.Passwords = map[string]string{"alice": "secret"} }, "-H 0", "-D 0")
+	began := time.Now()
+	resp, err := connectAs(t, s.List()[0].Listen, "web:80", "alice:guess")
+	if err != nil || resp.StatusCode != http.StatusProxyAuthRequired {
+		t.Errorf("HTTP: %v, %v", resp, err)
+	}
+	if took := time.Since(began); took < socks.RefusalPause {
+		t.Errorf("HTTP: refused after %v", took)
+	}
+	c := dial(t, "tcp", s.List()[1].Listen)
+	c.Write([]byte("\x05\x01\x02\x01\x05alice\x05guess"))
+	if b, err := io.ReadAll(c); string(b) != "\x05\x02\x01\x01" {
+		t.Errorf("SOCKS5: %q, %v", b, err)
+	}
+	if took := time.Since(began); took < 2*socks.RefusalPause {
+		t.Errorf("SOCKS5: both refused after %v", took)
+	}
+	waitFor(t, "both to count", func() bool { all := s.List(); return all[0].Failed == 1 && all[1].Failed == 1 })
 }
 
 func TestDestinations(t *testing.T) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -27,7 +28,8 @@ type running struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
-	opened chan error // how listening went first
+	opened chan error // how listening went first; nil also if it has to wait for the node
+	before []*running // forwards that end, and may still have the port
 	tally
 
 	draining atomic.Bool
@@ -60,6 +62,13 @@ func (r *running) awaitListening(ctx context.Context) error {
 func (r *running) serve(context.Context) error {
 	defer close(r.ended)
 	defer r.cancel()
+	for _, b := range r.before {
+		select {
+		case <-b.ended:
+		case <-r.ctx.Done():
+		}
+	}
+	r.before = nil
 	var backoff actor.Backoff
 	for !r.draining.Load() {
 		listened, err := r.once()
@@ -81,15 +90,12 @@ func (r *running) serve(context.Context) error {
 
 // once listens and forwards; the error is nil when the forward has been drained.
 func (r *running) once() (listened bool, err error) {
-	s, err := r.open()
+	s, err := r.openOnceReady()
 	if err == nil {
 		r.service.Store(&s)
 		defer r.service.Store(nil)
 	}
-	select {
-	case r.opened <- err:
-	default: // not the first time
-	}
+	r.tellOpened(err)
 	if err != nil {
 		return false, err
 	}
@@ -97,6 +103,29 @@ func (r *running) once() (listened bool, err error) {
 		s.drain()
 	}
 	return true, actor.Guard(r.ctx, s.Serve)
+}
+
+// tellOpened tells who waits how listening went.
+func (r *running) tellOpened(err error) {
+	select {
+	case r.opened <- err:
+	default: // not the first time
+	}
+}
+
+// openOnceReady is open, when the node knows its addresses.
+func (r *running) openOnceReady() (service, error) {
+	s, err := r.open()
+	ready := r.set.config.Ready
+	if !errors.Is(err, ErrNotYet) || ready == nil {
+		return s, err
+	}
+	r.tellOpened(nil)
+	r.set.config.Logger.Debug("forward waits for the node's addresses", "forward", r.spec)
+	if err := ready(r.ctx); err != nil {
+		return nil, err
+	}
+	return r.open()
 }
 
 // drain ends listening; serve returns when the last connection has ended.
@@ -123,9 +152,9 @@ func (r *running) open() (service, error) {
 		}
 		return r.remote(c, ln), nil
 	}
-	ln, err := c.listen(r.ctx, network, address)
+	ln, err := c.listen(r.ctx, network, address, r.spec.Options.Mode)
 	if err != nil {
-		return nil, err
+		return nil, r.set.explain(r.spec, err)
 	}
 	if r.spec.Kind == Local {
 		return newForward(ln, c.Tailnet.Dial, r.spec, &r.tally, c.Logger), nil

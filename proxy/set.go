@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -25,6 +26,7 @@ const postPatience = 5 * time.Second
 type Config struct {
 	Tailnet  Tailnet
 	Host     Host
+	Ready    func(ctx context.Context) error    // returns once the node has its addresses; needed where Tailnet fails with ErrNotYet
 	WhoIs    func(c net.Conn) (Identity, error) // who has opened a connection from the tailnet
 	Proxies  Proxies                            // what clients of proxies may do
 	MaxTotal int                                // connections and flows of all forwards together; 0: DefaultMaxTotal
@@ -71,7 +73,8 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // are opened, those that are gone end with all their connections, the others do not
 // notice. A SOCKS5 and an HTTP proxy on one address are one (SVC-166). It returns
 // once each new forward listens, or has failed to: then the error joins a
-// *ListenError for each, and they try again. Serve must run.
+// *ListenError for each, and they try again. One of an address of a node that does
+// not know its addresses yet is not waited for. Serve must run.
 func (s *Set) Apply(ctx context.Context, want []Spec) error {
 	started, err := s.change(ctx, func(w *wanted) error {
 		w.applied = want
@@ -150,6 +153,22 @@ func (s *Set) Drain(ctx context.Context) error {
 // insisting returns a context for what is to be done even if ctx is over.
 func insisting(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), postPatience)
+}
+
+// explain adds to why a forward of this machine cannot listen that another one of the
+// set has its port.
+func (s *Set) explain(spec Spec, err error) error {
+	if !carry.IsErrno(err, syscall.EADDRINUSE) {
+		return err
+	}
+	_, port, _ := net.SplitHostPort(spec.Listen)
+	for _, r := range s.now.Get() {
+		_, other, _ := net.SplitHostPort(r.spec.Listen)
+		if r.spec != spec && r.spec.Kind != Remote && r.spec.Network == spec.Network && port != "" && other == port {
+			return fmt.Errorf("%w: %v is for the same port", err, r.spec)
+		}
+	}
+	return err
 }
 
 // change has Serve change what is wanted, and returns what it has started.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 )
@@ -14,6 +15,9 @@ type Tailnet interface {
 	// Dial connects to an address on the tailnet, by TCP or UDP. Its errors tell by
 	// those of package syscall why it cannot, as those of package net do.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Listening fails with ErrNotYet for an address that may turn out to be the
+	// node's; see Config.Ready.
 
 	// ListenPending announces a TCP port on the tailnet. Its connections may have a
 	// method Complete() (net.Conn, error): they are completed, or reset by Close,
@@ -28,6 +32,9 @@ type Tailnet interface {
 	// the socket (SVC-54).
 	OnBehalf(network string, local net.Addr, peer netip.AddrPort) (forget func())
 }
+
+// ErrNotYet says that the node does not know its addresses yet.
+var ErrNotYet = errors.New("the node has no addresses yet")
 
 // A Host is what forwards need of this machine; package host has it.
 type Host interface {

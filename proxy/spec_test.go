@@ -23,6 +23,7 @@ func TestParseLocal(t *testing.T) {
 		"unix:@web:web:80":              {Listen: "unix:@web", Target: "web:80"},
 		"[unix:/run/a:b,c]:web:80":      {Listen: "unix:/run/a:b,c", Target: "web:80"},
 		"8080:web:80,proxy=v2,max=5":    {Listen: "127.0.0.1:8080", Target: "web:80", Options: Options{SendProxy: 2, MaxConns: 5}},
+		"unix:/s:web:80,mode=660":       {Listen: "unix:/s", Target: "web:80", Options: Options{Mode: 0o660}},
 		"53:dns:53/udp,idle=5s":         {Network: "udp", Listen: "127.0.0.1:53", Target: "dns:53", Options: Options{Idle: 5 * time.Second}},
 		"8080:web:80,max-per-source=16": {Listen: "127.0.0.1:8080", Target: "web:80", Options: Options{MaxPerSource: 16}},
 	} {
@@ -96,6 +97,7 @@ var badSpecs = map[string]string{
 	"80:web:80/sctp": "/udp", "unix:run:web:80": "path", "unix::web:80": "path",
 	"80:web:80,": "no option", "80:web:80,fast": "no option", "80:web:80,proxy": "proxy=v1", "80:web:80,proxy=v3": "proxy=v1",
 	"80:web:80,max=0": "number", "80:web:80,max=x": "number", "80:web:80,accept-proxy=1": "no value",
+	"80:web:80,mode=660": "unix socket", "unix:/s:web:80,mode=999": "permissions", "unix:/s:web:80,mode=0": "permissions",
 	"80:web:80,idle=5s": "UDP", "80:web:80/udp,idle=x": "idle", "80:web:80/udp,proxy=v1": "TCP",
 }
 
@@ -110,6 +112,7 @@ func TestParseRefusesAndNamesTheInput(t *testing.T) {
 	checkRefused(t, ParseLocal, "-L", "127.0.0.1:80:unix:/run/app:80", "host and port")
 	checkRefused(t, ParseLocal, "-L", "80:web:80,http", "-R")
 	checkRefused(t, ParseLocal, "-L", "unix:/run/app:web:80/udp", "no UDP")
+	checkRefused(t, ParseLocal, "-L", "unix:@app:web:80,mode=660", "has a path")
 	checkRefused(t, ParseRemote, "-R", "80:localhost:80,http,proxy=v1", "needs no")
 	checkRefused(t, ParseRemote, "-R", "unix:/run/app:localhost:80", "host and port")
 }
@@ -131,7 +134,7 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, text := range []string{
 		"[::1]:8080:[fd7a::1]:80", "80:localhost:3000", "8000-8003:web:9000-9003/udp,idle=5s,max=7",
-		"unix:/run/x:web:80,proxy=v2,accept-proxy", "[unix:/a:b]:web:80", "80:unix:/run/x,max-per-source=3", "1080", "80:localhost:80,http",
+		"unix:/run/x:web:80,proxy=v2,accept-proxy", "[unix:/a:b]:web:80,mode=0666", "80:unix:/run/x,max-per-source=3", "1080", "80:localhost:80,http",
 	} {
 		f.Add(text)
 	}

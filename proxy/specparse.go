@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -186,7 +187,7 @@ func nextField(text string) (f field, rest string, err error) {
 		}
 		f.text, rest = text[:end], text[end:]
 	}
-	if f.unix = f.unix || strings.HasPrefix(f.text, "/"); f.unix && (f.text == "" || f.text[0] != '/' && f.text[0] != '@') {
+	if f.unix = f.unix || strings.HasPrefix(f.text, "/"); f.unix && (f.text == "" || !filepath.IsAbs(f.text) && f.text[0] != '/' && !isAbstract(f.text)) {
 		return f, "", fmt.Errorf("unix:%s: want a path from / on, as in unix:/run/app.sock", f.text)
 	}
 	if strings.ContainsAny(f.text, "[]") {

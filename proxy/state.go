@@ -42,18 +42,22 @@ func (st *state) follow(w wanted) (started []*running) {
 	for _, spec := range want {
 		wanted[spec] = true
 	}
+	var ending []*running
 	for spec, r := range st.runs {
 		if !wanted[spec] {
 			delete(st.runs, spec)
 			r.drain() // closes the listener before it returns
 			r.cancel()
+			if r.service.Load() == nil { // or one that it is about to open
+				ending = append(ending, r)
+			}
 		}
 	}
 	var now []*running
 	for _, spec := range want {
 		r, ok := st.runs[spec]
 		if !ok {
-			r = st.start(spec)
+			r = st.start(spec, ending)
 			started = append(started, r)
 		}
 		now = append(now, r)
@@ -62,8 +66,9 @@ func (st *state) follow(w wanted) (started []*running) {
 	return started
 }
 
-func (st *state) start(spec Spec) *running {
+func (st *state) start(spec Spec, before []*running) *running {
 	r := newRunning(st.group.Context(), st.set, spec)
+	r.before = before
 	st.runs[spec] = r
 	st.group.Go(r.serve)
 	return r

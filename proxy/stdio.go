@@ -11,7 +11,8 @@ import (
 
 // Stdio connects to an address and carries standard input and output to it, as
 // ssh's -W: the end of in ends writing, and it returns when the other side has said
-// all. A read of in that nobody can interrupt then goes on by itself.
+// all, or ctx ends. A read of in, or a write of out, that nobody can interrupt then goes
+// on by itself.
 func Stdio(ctx context.Context, dial Dial, address string, in io.Reader, out io.Writer) error {
 	dctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
 	defer cancel()
@@ -20,24 +21,30 @@ func Stdio(ctx context.Context, dial Dial, address string, in io.Reader, out io.
 		return err
 	}
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
-	go sendAll(ctx, c, in)
-	if _, err = io.Copy(out, c); ctx.Err() != nil {
+	received := make(chan error, 1)
+	go sendAll(ctx, c, in) // neither may be waited for: a pipe or a terminal can block for ever
+	go func() { received <- copyAll(ctx, out, c) }()
+	select {
+	case err := <-received:
+		return err
+	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return err
 }
 
 // sendAll copies in to c, and then ends writing.
 func sendAll(ctx context.Context, c net.Conn, in io.Reader) {
-	err := actor.Guard(ctx, func(context.Context) error {
-		_, err := io.Copy(c, in)
-		return err
-	})
-	if h, ok := c.(interface{ CloseWrite() error }); ok && err == nil {
-		h.CloseWrite()
+	if err := copyAll(ctx, c, in); err != nil {
+		c.Close()
 		return
 	}
-	c.Close()
+	carry.CloseWrite(c)
+}
+
+// copyAll copies until from ends.
+func copyAll(ctx context.Context, to io.Writer, from io.Reader) error {
+	return actor.Guard(ctx, func(context.Context) error {
+		_, err := io.Copy(to, from)
+		return err
+	})
 }

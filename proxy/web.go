@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +43,8 @@ const (
 	readHeaderTimeout = 15 * time.Second // for the header of a request, and the first byte of a connection (SVC-166)
 	idleTimeout       = 3 * time.Minute  // between requests
 	maxHeader         = 64 << 10         // bytes
+	maxResponseHeader = 1 << 20          // bytes
+	bodyBuffer        = 32 << 10         // bytes of a body that are copied at a time
 	maxIdleBackends   = 256              // connections kept for the next request
 )
 
@@ -92,6 +96,33 @@ func (w *webServer) drain(a *carry.Acceptor) {
 	w.server.SetKeepAlivesEnabled(false)
 }
 
+// newTransport returns what asks servers, over connections that dial makes.
+func newTransport(dial Dial) *http.Transport {
+	return &http.Transport{
+		DialContext: dial, DisableCompression: true, MaxIdleConns: maxIdleBackends, IdleConnTimeout: idleTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+	}
+}
+
+// newReverseProxy returns what passes requests on, as they are but for rewrite.
+func newReverseProxy(rewrite func(*httputil.ProxyRequest), to http.RoundTripper, log *slog.Logger) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: rewrite, Transport: to, FlushInterval: -1, BufferPool: bodyBuffers,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// bodyBuffers are lent to the copying of bodies.
+var bodyBuffers = &bodyPool{sync.Pool{New: func() any { return new([bodyBuffer]byte) }}}
+
+type bodyPool struct{ pool sync.Pool }
+
+// Get returns a buffer.
+func (p *bodyPool) Get() []byte { return p.pool.Get().(*[bodyBuffer]byte)[:] }
+
+// Put takes it back.
+func (p *bodyPool) Put(b []byte) { p.pool.Put((*[bodyBuffer]byte)(b)) }
+
 // A webForward forwards HTTP requests from the tailnet to a target, and tells it
 // who asks.
 type webForward struct {
@@ -106,18 +137,14 @@ type webForward struct {
 func newWebForward(ln net.Listener, c *Config, s Spec, t *tally) *webForward {
 	f := &webForward{whoIs: c.WhoIs, target: s.Target, log: c.Logger, tally: t}
 	network, address := split("tcp", s.Target)
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
-			defer cancel()
-			return c.dialHost(ctx, network, address)
-		},
-		DisableCompression: true, MaxIdleConns: maxIdleBackends, MaxIdleConnsPerHost: maxIdleBackends, IdleConnTimeout: idleTimeout,
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: f.rewrite, Transport: transport, ErrorHandler: f.unreachable,
-		FlushInterval: -1, ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
-	}
+	transport := newTransport(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, carry.DialTimeout)
+		defer cancel()
+		return c.dialHost(ctx, network, address)
+	})
+	transport.MaxIdleConnsPerHost = maxIdleBackends // there is but one
+	proxy := newReverseProxy(f.rewrite, transport, c.Logger)
+	proxy.ErrorHandler = f.unreachable
 	f.web = newWebServer(proxy, transport, ln.Addr(), c.Logger)
 	f.acceptor = carry.Acceptor{Listener: ln, Limit: t.limit, Log: c.Logger, Handle: f.handle}
 	return f
@@ -142,8 +169,8 @@ func (f *webForward) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host = "http", "target"
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // not ours to correct
 	r.Out.Host = r.In.Host
-	r.SetXForwarded()
 	stripIdentity(r.Out.Header)
+	r.SetXForwarded()
 	r.Out.Trailer = nil // it could say who, too
 	c, ok := r.In.Context().Value(connKey{}).(net.Conn)
 	if !ok {
@@ -161,11 +188,15 @@ func (f *webForward) rewrite(r *httputil.ProxyRequest) {
 	r.Out.Header.Set(headerInfo, infoURL)
 }
 
+// identifying are beginnings of the names of headers that tell who asks.
+var identifying = []string{headerPrefix, "x-forwarded-", "forwarded", "x-real-ip"}
+
 // stripIdentity removes all headers that a target might take for ours: many see no
 // difference between a hyphen and an underscore (RFC 3875 section 4.1.18).
 func stripIdentity(h http.Header) {
 	for name := range h {
-		if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), headerPrefix) {
+		plain := strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		if slices.ContainsFunc(identifying, func(begin string) bool { return strings.HasPrefix(plain, begin) }) {
 			delete(h, name)
 		}
 	}
@@ -173,11 +204,17 @@ func stripIdentity(h http.Header) {
 
 // unreachable answers a request that the target did not.
 func (f *webForward) unreachable(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the client has gone
-	}
+	abortIfEnded(err)
 	f.fail(f.log, fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, err), "listen", f.Addr(), "target", f.target)
 	http.Error(w, "the service behind this address does not answer", http.StatusBadGateway)
+}
+
+// abortIfEnded ends a request without an answer if its client has gone, or the forward
+// is ending: a handler that only returns says that all went well.
+func abortIfEnded(err error) {
+	if errors.Is(err, context.Canceled) {
+		panic(http.ErrAbortHandler) // as package net/http wants it
+	}
 }
 
 // A meteredConn counts what passes.
@@ -188,6 +225,9 @@ type meteredConn struct {
 
 // NetConn returns the connection that is counted.
 func (m *meteredConn) NetConn() net.Conn { return m.Conn }
+
+// CloseWrite ends writing, where the connection can do so; else all of it.
+func (m *meteredConn) CloseWrite() error { return carry.CloseWrite(m.Conn) }
 
 func (m *meteredConn) Read(b []byte) (int, error) {
 	n, err := m.Conn.Read(b)

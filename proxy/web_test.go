@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ var alice = Identity{Login: "alice@example.com", Name: "Älice", ProfilePic: "ht
 func TestWebForwardTellsWhoAsks(t *testing.T) {
 	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+webTarget(t)+",http")
 	_, got := send(t, s.List()[0].Listen, "POST /page?a=1;b HTTP/1.1\nHost: app\nConnection: close, Tailscale-User-Login, X-Hop\nX-Hop: 1\n"+
-		"Tailscale-User-Login: mallory\nTAILSCALE-USER-NAME: mallory\nTailscale_User_Login: mallory\nTailscale-App-Capabilities: {}\n"+
+		"Tailscale-User-Login: mallory\nTAILSCALE-USER-NAME: mallory\nTailscale_User_Login: mallory\nX-Real-IP: 1.2.3.4\nX_Forwarded_For: 1.2.3.4\nTailscale-App-Capabilities: {}\n"+
 		"Tailscale-Funnel-Request: ?1\nX-Forwarded-For: 1.2.3.4\nForwarded: for=1.2.3.4\nTransfer-Encoding: chunked\nTrailer: Tailscale-User-Login\n\n"+
 		"1\nx\n0\nTailscale-User-Login: mallory\n\n")
 	for _, want := range []string{
@@ -111,8 +112,10 @@ func TestWebForwardOfTaggedAndUnknown(t *testing.T) {
 	}
 }
 
-// A connection upgrades to another protocol, and half-close is kept in it.
-func TestWebForwardUpgrades(t *testing.T) {
+// upgradeTarget has each connection upgraded to a protocol that serve speaks. r has
+// what the client sends.
+func upgradeTarget(t *testing.T, serve func(c *net.TCPConn, r io.Reader)) string {
+	t.Helper()
 	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Upgrade", "echo")
 		w.Header().Set("Connection", "Upgrade")
@@ -122,21 +125,78 @@ func TestWebForwardUpgrades(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		line, _ := buffered.ReadString('\n')
-		io.WriteString(c, line)
+		serve(c.(*net.TCPConn), buffered)
 	}))
 	t.Cleanup(target.Close)
-	s, _ := startSet(t, identities(t, alice, nil), "-R 0:"+target.Listener.Addr().String()+",http")
-	c := dial(t, "tcp", s.List()[0].Listen)
+	return target.Listener.Addr().String()
+}
+
+// upgrade asks for the other protocol.
+func upgrade(t *testing.T, address, uri string) (*net.TCPConn, *bufio.Reader) {
+	t.Helper()
+	c := dial(t, "tcp", address)
 	r := bufio.NewReader(c)
-	io.WriteString(c, "GET / HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	io.WriteString(c, "GET "+uri+" HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	io.WriteString(c, "hello\n")
-	if line, err := r.ReadString('\n'); line != "hello\n" {
-		t.Errorf("got %q, %v", line, err)
+	return c.(*net.TCPConn), r
+}
+
+// A connection upgrades to another protocol, and half-close is kept in it, whoever
+// ends writing first (SVC-170).
+func TestUpgradesKeepHalfClose(t *testing.T) {
+	late := make(chan string, 1)
+	clientFirst := upgradeTarget(t, func(c *net.TCPConn, r io.Reader) {
+		b, _ := io.ReadAll(r)
+		c.Write(append([]byte("got "), b...))
+	})
+	targetFirst := upgradeTarget(t, func(c *net.TCPConn, r io.Reader) {
+		c.CloseWrite()
+		b, _ := io.ReadAll(r)
+		late <- string(b)
+	})
+	s, _ := startSet(t, func(c *Config) {
+		identities(t, alice, nil)(c)
+		loopbackAllowed(c)
+	}, "-R 0:"+clientFirst+",http", "-R 0:"+targetFirst+",http", "-H 0")
+	all := s.List()
+	for _, way := range [][2]string{{all[0].Listen, "/"}, {all[2].Listen, "http://" + clientFirst + "/"}} {
+		c, r := upgrade(t, way[0], way[1])
+		io.WriteString(c, "hello")
+		c.CloseWrite()
+		if b, err := io.ReadAll(r); string(b) != "got hello" {
+			t.Errorf("%s: the client ends first: got %q, %v", way[1], b, err)
+		}
+	}
+	for _, way := range [][2]string{{all[1].Listen, "/"}, {all[2].Listen, "http://" + targetFirst + "/"}} {
+		c, r := upgrade(t, way[0], way[1])
+		io.ReadAll(r)
+		io.WriteString(c, "late")
+		c.CloseWrite()
+		if got := <-late; got != "late" {
+			t.Errorf("%s: the target ends first: it got %q", way[1], got)
+		}
+	}
+}
+
+// A request whose forward ends has no answer, least of all that all is well.
+func TestEndedRequestsHaveNoAnswer(t *testing.T) {
+	tally := &tally{}
+	web, proxied := &webForward{log: quiet, tally: tally}, &httpProxy{log: quiet, tally: tally}
+	for name, unreachable := range map[string]func(http.ResponseWriter, *http.Request, error){
+		"forward": web.unreachable, "proxy": func(w http.ResponseWriter, _ *http.Request, err error) { proxied.unreachable(w, err) },
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			unreachable(w, r, fmt.Errorf("dial: %w", context.Canceled))
+		}))
+		c := dial(t, "tcp", server.Listener.Addr().String())
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+		if b, _ := io.ReadAll(c); len(b) > 0 {
+			t.Errorf("%s: the client got %q", name, b)
+		}
+		server.Close()
 	}
 }
 

@@ -24,14 +24,41 @@ func (t tailnet) Dial(ctx context.Context, network, address string) (net.Conn, e
 	return c, hintedError(err)
 }
 
+// ListenPending announces a TCP port on the tailnet.
+func (t tailnet) ListenPending(network, address string) (net.Listener, error) {
+	ln, err := t.Node.ListenPending(network, address)
+	return ln, notYet(err)
+}
+
+// ListenPacket announces a UDP port on the tailnet.
+func (t tailnet) ListenPacket(network, address string) (net.PacketConn, error) {
+	pc, err := t.Node.ListenPacket(network, address)
+	return pc, notYet(err)
+}
+
+// notYet tells a forward that the node has yet to learn its addresses.
+func notYet(err error) error {
+	if errors.Is(err, node.ErrNotRunning) {
+		return fmt.Errorf("%w: %w", proxy.ErrNotYet, err)
+	}
+	return err
+}
+
+// ready returns once the node has its addresses.
+func (t tailnet) ready(ctx context.Context) error {
+	_, err := t.Node.Up(ctx)
+	return err
+}
+
 // proxyConfig returns what forwards and proxies work with.
 func (f *foreground) proxyConfig(s *settings.Settings) (proxy.Config, error) {
 	proxies, err := f.proxies(s)
 	if err != nil {
 		return proxy.Config{}, err
 	}
+	t := tailnet{f.node}
 	return proxy.Config{
-		Tailnet: tailnet{f.node}, Host: host.OS{}, WhoIs: f.whoIs, Proxies: proxies, Logger: f.log,
+		Tailnet: t, Ready: t.ready, Host: host.OS{}, WhoIs: f.whoIs, Proxies: proxies, Logger: f.log,
 	}, nil
 }
 
@@ -42,17 +69,18 @@ func (f *foreground) proxies(s *settings.Settings) (p proxy.Proxies, err error) 
 		mode = node.DialTailnet
 	}
 	p = proxy.Proxies{AllowLoopback: s.ProxyAllowLoopback, AllowOpen: s.ProxyOpen}
-	p.Dial = func(ctx context.Context, exit, network, address string) (net.Conn, error) {
-		mode := mode
-		if exit != "" {
-			if using := f.node.Preferences().ExitNode; using != exit {
-				return nil, fmt.Errorf("%w: the client asks for %q, and the node uses %q: 'tsnode set --exit-node' changes that", node.ErrNoExitNode, exit, using)
-			}
-			mode = node.DialViaExitNode
+	p.Dial = func(ctx context.Context, r proxy.Request) (net.Conn, error) {
+		d := node.Dialer{Node: f.node, Mode: mode, ExitNode: r.ExitNode, Permit: r.Permit}
+		if r.ExitNode != "" {
+			d.Mode = node.DialViaExitNode
 		}
-		c, err := f.node.DialBy(ctx, mode, network, address)
+		c, err := d.DialContext(ctx, r.Network, r.Address)
+		if r.ExitNode != "" && errors.Is(err, node.ErrNoExitNode) {
+			return nil, fmt.Errorf("%w: the exit node is one for all: 'tsnode set --exit-node' changes it", err)
+		}
 		return c, hintedError(err)
 	}
+	p.Way = func() string { return f.node.Preferences().ExitNode }
 	for _, text := range s.ProxyAllow {
 		d, err := proxy.ParseDestination(text)
 		if err != nil {

@@ -82,6 +82,9 @@ type request struct {
 // errAddressType says that an address is of a type that there is not.
 var errAddressType = errors.New("unknown type of address")
 
+// errName says that no host is called so.
+var errName = errors.New("name that no host has")
+
 // readRequest reads a request (RFC 1928 section 4). It takes nothing of what
 // follows.
 func readRequest(r io.Reader) (q request, err error) {
@@ -180,11 +183,11 @@ func (a *address) checkName() error {
 		return nil
 	}
 	if a.name == "" {
-		return errors.New("the name is empty")
+		return fmt.Errorf("an empty %w", errName)
 	}
 	for _, c := range []byte(a.name) {
 		if c <= ' ' || c == 0x7f || c == '/' || c == ':' || c == '[' || c == ']' || c == '%' {
-			return fmt.Errorf("%q is no name of a host", a.name)
+			return fmt.Errorf("%q: %w", a.name, errName)
 		}
 	}
 	return nil

@@ -9,11 +9,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/carry"
 )
 
-// handshakeTimeout bounds all that a client says before its data (SVC-166).
-const handshakeTimeout = 15 * time.Second
+const (
+	// handshakeTimeout bounds all that a client says before its data (SVC-166).
+	handshakeTimeout = 15 * time.Second
+
+	// RefusalPause is how long a wrong password has to wait for its refusal, so that
+	// nobody guesses fast.
+	RefusalPause = time.Second
+)
 
 // A Server serves clients of SOCKS5.
 type Server struct {
@@ -39,7 +46,7 @@ func (s *Server) ServeConn(ctx context.Context, c net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
-	user, err := s.greet(c)
+	user, err := s.greet(ctx, c)
 	if err != nil {
 		return fmt.Errorf("SOCKS5 client: %w", err)
 	}
@@ -48,6 +55,8 @@ func (s *Server) ServeConn(ctx context.Context, c net.Conn) error {
 	switch {
 	case errors.Is(err, errAddressType):
 		return s.refuse(c, replyBadAddressType, err)
+	case errors.Is(err, errName):
+		return s.refuse(c, replyFailure, err)
 	case err != nil:
 		return fmt.Errorf("SOCKS5 request: %w", err)
 	case q.command == commandConnect:
@@ -59,7 +68,7 @@ func (s *Server) ServeConn(ctx context.Context, c net.Conn) error {
 }
 
 // greet agrees with a client on a method, and returns its user name.
-func (s *Server) greet(c net.Conn) (user string, err error) {
+func (s *Server) greet(ctx context.Context, c net.Conn) (user string, err error) {
 	methods, err := readGreeting(c)
 	if err != nil {
 		return "", err
@@ -69,7 +78,7 @@ func (s *Server) greet(c net.Conn) (user string, err error) {
 		if _, err := c.Write([]byte{version, methodPassword}); err != nil {
 			return "", err
 		}
-		return s.login(c)
+		return s.login(ctx, c)
 	case slices.Contains(methods, methodNone) && s.Authenticate == nil:
 		_, err := c.Write([]byte{version, methodNone})
 		return "", err
@@ -82,12 +91,13 @@ func (s *Server) greet(c net.Conn) (user string, err error) {
 }
 
 // login checks a client's password.
-func (s *Server) login(c net.Conn) (user string, err error) {
+func (s *Server) login(ctx context.Context, c net.Conn) (user string, err error) {
 	user, password, err := readPassword(c)
 	if err != nil {
 		return "", err
 	}
 	if s.Authenticate != nil && !s.Authenticate(user, password) {
+		actor.Sleep(ctx, RefusalPause)
 		c.Write([]byte{authVersion, authFailure})
 		return "", errors.New("wrong user name or password")
 	}

@@ -175,11 +175,13 @@ func TestReplies(t *testing.T) {
 		{os.ErrDeadlineExceeded, "\x01\x00" + v4, 4},
 		{context.DeadlineExceeded, "\x01\x00" + v4, 4},
 		{errors.New("else"), "\x01\x00" + v4, 1},
-		{nil, "\x02\x00" + v4, 7},           // BIND
-		{nil, "\x03\x00" + v4, 7},           // UDP is not served here
-		{nil, "\x01\x00\x02\x00\x00", 8},    // a type that there is not
-		{nil, "\x09\x00" + v4, 7},           // a command that there is not
-		{nil, "\x01\x00\x00" + "abcdef", 8}, // nor is this
+		{nil, "\x02\x00" + v4, 7},                 // BIND
+		{nil, "\x03\x00" + v4, 7},                 // UDP is not served here
+		{nil, "\x01\x00\x02\x00\x00", 8},          // a type that there is not
+		{nil, "\x09\x00" + v4, 7},                 // a command that there is not
+		{nil, "\x01\x00\x00" + "abcdef", 8},       // nor is this
+		{nil, "\x01\x00\x03\x00\x00\x50", 1},      // a name without letters
+		{nil, "\x01\x00\x03\x05fe%25\x00\x50", 1}, // one that no host has
 	} {
 		c, served := client(t, refusing(test.err))
 		play(t, c, []step{{hello, welcome}, {"\x05" + test.request, "\x05" + string(test.reply) + "\x00" + nowhere}})
