@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/seed94491740/tsnode/internal/settings"
@@ -122,9 +123,15 @@ func (r *reloader) apply(ctx context.Context) (changed []string, err error) {
 	if err := r.node.EditPreferences(func(p *node.Preferences) { setPreferences(p, changed, now) }); err != nil {
 		return nil, err
 	}
-	if err := r.forwards.Load().Apply(ctx, specs); err != nil {
+	had, err := forwardsOf(old)
+	if err != nil {
+		return nil, err
+	}
+	set := r.forwards.Load()
+	if err := set.Apply(ctx, specs); err != nil {
 		fmt.Fprintf(r.people, "tsnode: %v\n", err)
 	}
+	r.tellForwards(statusOf(set, slices.DeleteFunc(specs, func(s proxy.Spec) bool { return slices.Contains(had, s) })))
 	r.level.Set(logLevel(now.Verbose))
 	r.settings.Store(now)
 	return changed, nil

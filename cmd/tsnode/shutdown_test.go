@@ -110,39 +110,28 @@ func TestHangup(t *testing.T) {
 func TestReload(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})
 	echoNode(t, tailnet, "web")
-	kept, gone, new := freePort(t), freePort(t), freePort(t)
-	config := writeFile(t, "tsnode.hujson", `{"hostname": "laptop", "local": ["`+kept+`:web:7", "`+gone+`:web:7"]}`)
+	config := writeFile(t, "tsnode.hujson", `{"hostname": "laptop", "local": ["0:web:7", "0:web:7,max=7"]}`)
 	p := startProcess(t, withKey(tailnet), "run", "--config", config, "--login-server", tailnet.URL())
+	kept, gone := p.find(`forwarding (\S+) to web:7`), p.find(`forwarding (\S+) to web:7`)
 	p.find("running as laptop")
-	stays, ends := dialEcho(t, "127.0.0.1:"+kept), dialEcho(t, "127.0.0.1:"+gone)
+	stays, ends := dialEcho(t, kept), dialEcho(t, gone)
 	stays.works()
 	ends.works()
 
-	writeFile(t, config, `{"hostname": "laptop", "local": ["`+kept+`:web:7", "`+new+`:web:7"], "shields-up": true, "port": 7}`)
+	writeFile(t, config, `{"hostname": "laptop", "local": ["0:web:7", "0:web:7,max=8"], "shields-up": true, "port": 7}`)
 	p.Process.Signal(syscall.SIGHUP)
+	fresh := p.find(`forwarding (\S+) to web:7`)
 	p.find("was read again, changed: shields-up, local")
 	p.find("need a restart: port")
 	ends.ends()
 	stays.works()
-	dialEcho(t, "127.0.0.1:"+new).works()
-	awaitRefused(t, "127.0.0.1:"+gone)
+	dialEcho(t, fresh).works()
+	awaitRefused(t, gone)
 
 	writeFile(t, config, `{"hostnam": "laptop"}`)
 	p.Process.Signal(syscall.SIGHUP)
 	p.find(`all stays as it was: .*tsnode.hujson:1:2: unknown key "hostnam": did you mean "hostname"`)
 	stays.works()
-}
-
-// freePort returns a TCP port that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
 }
 
 // systemd hears when the node is on its tailnet, that it still turns, and that it
