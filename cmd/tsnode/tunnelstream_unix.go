@@ -24,9 +24,10 @@ func inherited(fd int, flag string) (*os.File, error) {
 	if fd < firstOwn {
 		return nil, &usageError{fmt.Errorf("%s %d: want a descriptor of %d or more", flag, fd, firstOwn)}
 	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("%s %d: %w: the manager must open it, and let this process inherit it", flag, fd, err)
+	if err := checkStream(fd, flag); err != nil {
+		return nil, err
 	}
+	unix.CloseOnExec(fd)
 	return pollable(fd, flag)
 }
 
@@ -36,6 +37,28 @@ func pollable(fd int, name string) (*os.File, error) {
 		return nil, fmt.Errorf("%s %d: %w", name, fd, err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// errNoStream says that a descriptor does not carry a stream of bytes that ends.
+var errNoStream = errors.New("want a pipe, or a socket with a stream of bytes")
+
+// checkStream fails for what is neither a pipe nor a stream socket: a read of
+// another socket cuts messages short, and nothing wakes one of a file (VPN-01).
+func checkStream(fd int, flag string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("%s %d: %w: the manager must open it, and let this process inherit it", flag, fd, err)
+	}
+	kind := uint32(st.Mode) & unix.S_IFMT
+	if kind == unix.S_IFSOCK {
+		if t, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && t == unix.SOCK_STREAM {
+			return nil
+		}
+	}
+	if kind == unix.S_IFIFO {
+		return nil
+	}
+	return &usageError{fmt.Errorf("%s %d: %w", flag, fd, errNoStream)}
 }
 
 // inheritedSocket is the stream on a socket.
