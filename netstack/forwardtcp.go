@@ -89,10 +89,22 @@ func (r *Request) refuse() {
 	}
 }
 
+// maxResetting is how many resets may be under way. Each holds a goroutine of gVisor's
+// until locks are free for which a flood of SYNs contends, and gVisor counts it no
+// longer: one too many gets no answer, as from a host whose queue of SYNs is full.
+const maxResetting = 64
+
 // complete ends the request and reports whether it was under way.
 func (r *Request) complete(reset bool) (first bool) {
 	r.once.Do(func() {
 		first = true
+		if reset {
+			defer r.stack.resetting.Add(-1)
+			if r.stack.resetting.Add(1) > maxResetting {
+				r.stack.count.tcpUnanswered.Add(1)
+				reset = false
+			}
+		}
 		r.syn.Complete(reset)
 	})
 	return first

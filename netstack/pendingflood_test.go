@@ -91,3 +91,20 @@ func TestPendingFloodLeavesRoom(t *testing.T) {
 		c.Refuse()
 	}
 }
+
+// While more resets are under way than may be, a SYN that is refused gets no answer,
+// and is counted; later ones get theirs.
+func TestFloodGetsNoMoreResetsThanMayBeUnderWay(t *testing.T) {
+	b := newStack(t, b4)
+	b.Unheard(func() bool { return true }, (*Request).Refuse)
+	b.resetting.Store(maxResetting)
+	deliver(b, synFlood(t, a4, 1024, 1))
+	waitFor(t, "a SYN without an answer", func() bool { return b.Stats().TCPUnanswered == 1 })
+	b.resetting.Store(0)
+	deliver(b, synFlood(t, a4, 1025, 1))
+	var h packet.Header
+	h.Parse(take(t, b))
+	if h.TCPFlags&packet.RST == 0 || h.Dst != netip.AddrPortFrom(a4, 1025) {
+		t.Errorf("the answer is %+v, want a reset for port 1025", h)
+	}
+}

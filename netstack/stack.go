@@ -82,7 +82,8 @@ type Stack struct {
 	udp       udpPorts
 	ipID      atomic.Uint32 // of the next IPv4 packet that we make: RFC 6864 section 4.3
 	lingering lingering
-	adapts    bool // connections choose their congestion control
+	resetting atomic.Int32 // requests that are being answered with a reset
+	adapts    bool         // connections choose their congestion control
 	count     counters
 
 	done     chan struct{} // closed by Close
@@ -99,6 +100,7 @@ type counters struct {
 	icmpOverflow atomic.Uint64
 
 	tcpPendingBusy atomic.Uint64
+	tcpUnanswered  atomic.Uint64
 }
 
 // Stats are counters since the stack was made.
@@ -110,7 +112,8 @@ type Stats struct {
 	ICMPLost       uint64 // of LinkDropped, messages of raw sockets
 	ICMPOverflow   uint64 // inbound messages that found their raw socket's buffer full
 	TCPRefused     uint64 // connections for which Config.Buffers had no room
-	TCPPendingBusy uint64 // connections reset because a PendingListener had too many, or too many of their peer
+	TCPPendingBusy uint64 // connections refused because a PendingListener had too many, or too many of their peer
+	TCPUnanswered  uint64 // connections refused without a reset, as too many were being reset
 	TCPLingerCut   uint64 // connections whose TIME-WAIT was cut short for newer ones
 	TCPRetransmits uint64 // segments sent again
 	TCPTimeouts    uint64 // retransmission timeouts
@@ -213,6 +216,7 @@ func (s *Stack) Stats() Stats {
 		ICMPOverflow:   s.count.icmpOverflow.Load(),
 		TCPRefused:     s.budget.refusals(),
 		TCPPendingBusy: s.count.tcpPendingBusy.Load(),
+		TCPUnanswered:  s.count.tcpUnanswered.Load(),
 		TCPLingerCut:   s.lingering.cut.Load(),
 		TCPRetransmits: t.Retransmits.Value(),
 		TCPTimeouts:    t.Timeouts.Value(),
