@@ -35,10 +35,20 @@ func (o OS) ListenTCP(ctx context.Context, address string, options TCPOptions) (
 }
 
 // ListenPacket binds a UDP socket, a *net.UDPConn, as net.ListenConfig.ListenPacket
-// does.
+// does; 0.0.0.0 means IPv4 only.
 func (o OS) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: o.marked(nil)}
-	return lc.ListenPacket(ctx, network, address)
+	return lc.ListenPacket(ctx, ofFamily(network, address), address)
+}
+
+// ofFamily returns the network to listen on: package net would take 0.0.0.0 for all
+// addresses of both families.
+func ofFamily(network, address string) string {
+	at, err := netip.ParseAddrPort(address)
+	if err == nil && at.Addr() == netip.IPv4Unspecified() && (network == "tcp" || network == "udp") {
+		return network + "4"
+	}
+	return network
 }
 
 // DialFrom is Dial that connects from a local address, where that is not empty: IP

@@ -1,9 +1,32 @@
 package host
 
 import (
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 )
+
+// Who names 0.0.0.0 gets IPv4 only, as with ssh; an empty host is both families.
+func TestListenOnAllOfIPv4(t *testing.T) {
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0:", ":0": "[::]:"} {
+		ln, err := OS{}.Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		pc, err := OS{}.ListenPacket(t.Context(), "udp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		for _, got := range []net.Addr{ln.Addr(), pc.LocalAddr()} {
+			if !strings.HasPrefix(got.String(), want) {
+				t.Errorf("%s listens on %v, want %s", address, got, want)
+			}
+		}
+	}
+}
 
 // A server that asks for one address answers at that one alone.
 func TestListenUDPAt(t *testing.T) {

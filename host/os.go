@@ -28,10 +28,10 @@ func (o OS) Dial(ctx context.Context, network, address string) (net.Conn, error)
 	return d.DialContext(ctx, network, address)
 }
 
-// Listen listens on the host.
+// Listen listens on the host; 0.0.0.0 means IPv4 only.
 func (o OS) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: o.marked(nil)}
-	return lc.Listen(ctx, network, address)
+	return lc.Listen(ctx, ofFamily(network, address), address)
 }
 
 // LookupNetIP asks the host's resolver, with a mark by the one of package net,

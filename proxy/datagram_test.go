@@ -94,7 +94,7 @@ func TestDatagramsKeepTheirPort(t *testing.T) {
 	if peer, ok := l.actsFor("udp", addr); !ok || peer.String() != c.LocalAddr().String() {
 		t.Errorf("%v acts for %v, want %v", addr, peer, c.LocalAddr())
 	}
-	config := Config{Host: host{l}}
+	config := Config{Host: bothSides{l}}
 	waitFor(t, "a flow from its client's port", func() bool { // another process may take a port that was free
 		free, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
@@ -135,7 +135,7 @@ func TestDatagramsLimitFlows(t *testing.T) {
 func TestBehalfConnection(t *testing.T) {
 	backend := udpEcho(t)
 	forgotten := 0
-	s := NewSet(Config{Host: host{new(loopback)}, Tailnet: counting{new(loopback), &forgotten}})
+	s := NewSet(Config{Host: bothSides{new(loopback)}, Tailnet: counting{new(loopback), &forgotten}})
 	r := newRunning(t.Context(), s, specs(t, "-R 0:"+backend.LocalAddr().String()+"/udp")[0])
 	c, err := r.dialBehalf(t.Context(), netip.MustParseAddrPort("100.64.0.1:7"))
 	if err != nil {

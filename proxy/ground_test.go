@@ -66,14 +66,14 @@ func (l *loopback) DialFrom(ctx context.Context, network, local, address string)
 	return d.DialContext(ctx, network, address)
 }
 
-// host is the loopback as a Host, whose methods have other names on the tailnet.
-type host struct{ *loopback }
+// bothSides is the loopback as a Host, whose methods have other names on the tailnet.
+type bothSides struct{ *loopback }
 
-func (host) Listen(_ context.Context, network, address string) (net.Listener, error) {
+func (bothSides) Listen(_ context.Context, network, address string) (net.Listener, error) {
 	return net.Listen(network, address)
 }
 
-func (host) ListenPacket(_ context.Context, network, address string) (net.PacketConn, error) {
+func (bothSides) ListenPacket(_ context.Context, network, address string) (net.PacketConn, error) {
 	return net.ListenPacket(network, address)
 }
 
@@ -212,7 +212,7 @@ func onOverlay(c *Config) { c.Tailnet.(*loopback).overlay = true }
 func startSet(t *testing.T, edit func(*Config), want ...string) (*Set, *loopback) {
 	t.Helper()
 	l := new(loopback)
-	c := Config{Tailnet: l, Host: host{l}, Logger: quiet, WhoIs: func(net.Conn) (Identity, error) { return Identity{}, nil }}
+	c := Config{Tailnet: l, Host: bothSides{l}, Logger: quiet, WhoIs: func(net.Conn) (Identity, error) { return Identity{}, nil }}
 	c.Proxies.Dial = l.dialRequest
 	if edit != nil {
 		edit(&c)

@@ -37,6 +37,9 @@ func (c *Config) listen(ctx context.Context, network, address string, mode fs.Fi
 // listenAnew listens on this machine. A unix socket that a process has left behind,
 // which is no more, makes room.
 func (c *Config) listenAnew(ctx context.Context, network, address string) (net.Listener, error) {
+	if host, port, _ := net.SplitHostPort(address); network == "tcp" && host == loopbackName {
+		return c.listenLoopback(ctx, port)
+	}
 	ln, err := c.Host.Listen(ctx, network, address)
 	if network != "unix" || err == nil {
 		return ln, err

@@ -64,7 +64,7 @@ func TestForwardWaitsForTheNode(t *testing.T) {
 
 // A slow is a host whose first Listen takes until it is told.
 type slow struct {
-	host
+	bothSides
 	first          *atomic.Bool
 	asked, proceed chan struct{}
 }
@@ -74,14 +74,14 @@ func (s slow) Listen(ctx context.Context, network, address string) (net.Listener
 		close(s.asked)
 		<-s.proceed
 	}
-	return s.host.Listen(ctx, network, address)
+	return s.bothSides.Listen(ctx, network, address)
 }
 
 // A forward that takes the place of one which is just about to listen waits for it.
 func TestForwardWaitsForWhatItReplaces(t *testing.T) {
 	backend := listen(t, "tcp", "127.0.0.1:0", echo)
 	at := filepath.Join(t.TempDir(), "s")
-	h := slow{host{new(loopback)}, new(atomic.Bool), make(chan struct{}), make(chan struct{})}
+	h := slow{bothSides{new(loopback)}, new(atomic.Bool), make(chan struct{}), make(chan struct{})}
 	s, _ := startSet(t, func(c *Config) { c.Host = h })
 	first := make(chan error, 1)
 	go func() { first <- s.Apply(within(t), specs(t, "-L unix:"+at+":"+backend.String())) }()
@@ -109,7 +109,7 @@ func TestListenErrorNamesTheOther(t *testing.T) {
 	free.Close()
 	s, _ := startSet(t, nil, "-D "+port)
 	err = s.Add(within(t), specs(t, "-H localhost:"+port+",max=5")...)
-	if err == nil || !strings.Contains(err.Error(), "-D 127.0.0.1:"+port+" is for the same port") {
+	if err == nil || !strings.Contains(err.Error(), "-D localhost:"+port+" is for the same port") {
 		t.Errorf("got %v", err)
 	}
 }

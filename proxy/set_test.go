@@ -75,7 +75,7 @@ func TestApplyTellsWhatCannotListen(t *testing.T) {
 	s, _ := startSet(t, nil)
 	err = s.Apply(within(t), specs(t, "-L "+port+":"+backend.String(), "-L 0:"+backend.String()))
 	var listenErr *ListenError
-	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) || listenErr.Spec.Listen != taken.Addr().String() {
+	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) || listenErr.Spec.Listen != "localhost:"+port {
 		t.Fatalf("got %v", err)
 	}
 	if got := ask(t, "tcp", s.List()[1].Listen, "x"); got != "echo x" {
@@ -189,7 +189,7 @@ func TestListenKeepsFilesThatAreNoSockets(t *testing.T) {
 func TestMerge(t *testing.T) {
 	want := specs(t, "-D 1080", "-L 1:a:1", "-H 1080", "-D 1080", "-H 3128", "-L 1:a:1", "-H 0", "-D 0")
 	got := merge(want)
-	texts := "[-D and --http-proxy 127.0.0.1:1080 -L 127.0.0.1:1:a:1 --http-proxy 127.0.0.1:3128 --http-proxy 127.0.0.1:0 -D 127.0.0.1:0]"
+	texts := "[-D and --http-proxy localhost:1080 -L localhost:1:a:1 --http-proxy localhost:3128 --http-proxy localhost:0 -D localhost:0]"
 	if fmt.Sprint(got) != texts {
 		t.Errorf("got %v, want %s", got, texts)
 	}
@@ -221,7 +221,7 @@ func TestAddAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := s.List()
-	if len(all) != 3 || all[2].Forward != "-L 127.0.0.1:0:"+backend.String()+",max=9" {
+	if len(all) != 3 || all[2].Forward != "-L localhost:0:"+backend.String()+",max=9" {
 		t.Fatalf("forwards %+v", all)
 	}
 	kept, ended := dial(t, "tcp", all[0].Listen), dial(t, "tcp", all[2].Listen)
@@ -252,7 +252,7 @@ func TestAddKeepsAllOrNothing(t *testing.T) {
 	if !errors.As(err, &listenErr) || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("got %v", err)
 	}
-	if all := s.List(); len(all) != 1 || all[0].Forward != "-L 127.0.0.1:0:a:1" {
+	if all := s.List(); len(all) != 1 || all[0].Forward != "-L localhost:0:a:1" {
 		t.Errorf("left are %+v", all)
 	}
 }

@@ -28,7 +28,7 @@ func (k Kind) String() string {
 type Spec struct {
 	Kind    Kind
 	Network string // "tcp" or "udp"
-	Listen  string // host:port, an empty host for all addresses; or unix:/path, where Kind is not Remote
+	Listen  string // host:port, an empty host for all addresses, localhost for 127.0.0.1 and ::1; or unix:/path, where Kind is not Remote
 	Target  string // host:port; or unix:/path, where Kind is Remote; empty for proxies
 	Options Options
 }
@@ -81,8 +81,8 @@ func split(network, address string) (string, string) {
 }
 
 // ParseLocal reads "[bind:]port:host:hostport": listen on this machine, on
-// 127.0.0.1 unless bind says otherwise, and forward into the tailnet. An IPv6
-// address stands in brackets; an empty bind and "*" mean all addresses. In place of
+// its loopback interface unless bind says otherwise, and forward into the tailnet. An
+// IPv6 address stands in brackets; an empty bind and "*" mean all addresses. In place of
 // [bind:]port there may be unix:/path. Behind it may follow "/udp" and options, as
 // [Options] has them. Ports may be ranges of the same length, as in
 // 8000-8010:host:9000-9010: there is a Spec for each port.
@@ -92,7 +92,7 @@ func ParseLocal(text string) ([]Spec, error) {
 		case len(f) == 3 && f[0].unix:
 			return f[:1], f[1:], nil
 		case len(f) == 3:
-			return []field{{text: "127.0.0.1"}, f[0]}, f[1:], nil
+			return []field{{text: loopbackName}, f[0]}, f[1:], nil
 		case len(f) == 4:
 			return f[:2], f[2:], nil
 		}
@@ -128,7 +128,7 @@ func ParseProxy(kind Kind, text string) (Spec, error) {
 		case len(f) == 1 && f[0].unix, len(f) == 2:
 			return f, nil, nil
 		case len(f) == 1:
-			return []field{{text: "127.0.0.1"}, f[0]}, nil, nil
+			return []field{{text: loopbackName}, f[0]}, nil, nil
 		}
 		return nil, nil, fmt.Errorf("want [bind:]port or unix:/path")
 	})

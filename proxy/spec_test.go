@@ -9,23 +9,23 @@ import (
 
 func TestParseLocal(t *testing.T) {
 	for text, want := range map[string]Spec{
-		"8080:web:80":                   {Listen: "127.0.0.1:8080", Target: "web:80"},
-		"0:web:80":                      {Listen: "127.0.0.1:0", Target: "web:80"},
+		"8080:web:80":                   {Listen: "localhost:8080", Target: "web:80"},
+		"0:web:80":                      {Listen: "localhost:0", Target: "web:80"},
 		"0.0.0.0:8080:web:80":           {Listen: "0.0.0.0:8080", Target: "web:80"},
 		"*:8080:web:80":                 {Listen: ":8080", Target: "web:80"},
 		":8080:web:80":                  {Listen: ":8080", Target: "web:80"},
 		"[::1]:8080:[fd7a::1]:80":       {Listen: "[::1]:8080", Target: "[fd7a::1]:80"},
-		"8080:[fd7a:115c:a1e0::]:22":    {Listen: "127.0.0.1:8080", Target: "[fd7a:115c:a1e0::]:22"},
+		"8080:[fd7a:115c:a1e0::]:22":    {Listen: "localhost:8080", Target: "[fd7a:115c:a1e0::]:22"},
 		"5353:dns:53/udp":               {Network: "udp", Listen: "127.0.0.1:5353", Target: "dns:53"},
-		"8080:web:80/tcp":               {Listen: "127.0.0.1:8080", Target: "web:80"},
+		"8080:web:80/tcp":               {Listen: "localhost:8080", Target: "web:80"},
 		"unix:/run/web.sock:web:80":     {Listen: "unix:/run/web.sock", Target: "web:80"},
 		"/run/web.sock:web:80":          {Listen: "unix:/run/web.sock", Target: "web:80"},
 		"unix:@web:web:80":              {Listen: "unix:@web", Target: "web:80"},
 		"[unix:/run/a:b,c]:web:80":      {Listen: "unix:/run/a:b,c", Target: "web:80"},
-		"8080:web:80,proxy=v2,max=5":    {Listen: "127.0.0.1:8080", Target: "web:80", Options: Options{SendProxy: 2, MaxConns: 5}},
+		"8080:web:80,proxy=v2,max=5":    {Listen: "localhost:8080", Target: "web:80", Options: Options{SendProxy: 2, MaxConns: 5}},
 		"unix:/s:web:80,mode=660":       {Listen: "unix:/s", Target: "web:80", Options: Options{Mode: 0o660}},
 		"53:dns:53/udp,idle=5s":         {Network: "udp", Listen: "127.0.0.1:53", Target: "dns:53", Options: Options{Idle: 5 * time.Second}},
-		"8080:web:80,max-per-source=16": {Listen: "127.0.0.1:8080", Target: "web:80", Options: Options{MaxPerSource: 16}},
+		"8080:web:80,max-per-source=16": {Listen: "localhost:8080", Target: "web:80", Options: Options{MaxPerSource: 16}},
 	} {
 		want.Kind = Local
 		if want.Network == "" {
@@ -62,8 +62,8 @@ func TestParseRemote(t *testing.T) {
 
 func TestParseProxy(t *testing.T) {
 	for text, want := range map[string]string{
-		"1080": "127.0.0.1:1080", "localhost:1080": "localhost:1080", ":1055": ":1055", "*:1055": ":1055",
-		"[::1]:1080": "[::1]:1080", "unix:/run/socks": "unix:/run/socks", "0": "127.0.0.1:0",
+		"1080": "localhost:1080", "localhost:1080": "localhost:1080", ":1055": ":1055", "*:1055": ":1055",
+		"[::1]:1080": "[::1]:1080", "unix:/run/socks": "unix:/run/socks", "0": "localhost:0",
 	} {
 		if got, err := ParseProxy(SOCKS, text); err != nil || got.Listen != want || got.Kind != SOCKS || got.Target != "" {
 			t.Errorf("ParseProxy(%q) = %+v, %v; want to listen on %s", text, got, err, want)

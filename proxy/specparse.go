@@ -49,8 +49,11 @@ func parseSides(kind Kind, text string, sides func([]field) (listen, target []fi
 	if err != nil {
 		return nil, err
 	}
-	if listen[0].text == "*" {
+	switch {
+	case listen[0].text == "*":
 		listen[0].text = ""
+	case listen[0].text == loopbackName && base.Network == "udp":
+		listen[0].text = "127.0.0.1" // a socket has one address
 	}
 	specs, err := base.expand(listen, target)
 	if err == nil {

@@ -219,7 +219,7 @@ func TestBugReportHasNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := readText(t, file)
-	for _, want := range []string{"hostname = sick   (--hostname)", "auth-key is not shown   (TS_AUTHKEY)", "-L 127.0.0.1:0:web:7", "BackendState", "running as sick", "goroutine ", "tailscaled_home_derp_region_id"} {
+	for _, want := range []string{"hostname = sick   (--hostname)", "auth-key is not shown   (TS_AUTHKEY)", "-L localhost:0:web:7", "BackendState", "running as sick", "goroutine ", "tailscaled_home_derp_region_id"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q", want)
 		}

@@ -171,8 +171,8 @@ func (e *environment) loopback(from, text string) string {
 	if !strings.HasPrefix(text, ":") {
 		return text
 	}
-	e.warn("%s=%s listens on 127.0.0.1 only: for all addresses say 0.0.0.0%s, with a password (TSNODE_PROXY_AUTH) or TSNODE_PROXY_OPEN=true", from, text, text)
-	return "127.0.0.1" + text
+	e.warn("%s=%s listens on loopback only: for all addresses say 0.0.0.0%s, with a password (TSNODE_PROXY_AUTH) or TSNODE_PROXY_OPEN=true", from, text, text)
+	return "localhost" + text
 }
 
 // isTrue reads a switch; what cannot be understood is false, with a warning.

@@ -17,7 +17,7 @@ func TestSeveralProxies(t *testing.T) {
 		{"flags", "", nil, []string{"-D", "1080", "-D", "unix:/run/s", "--socks5", "1081,max=5"}, "1080 unix:/run/s 1081,max=5"},
 		{"list", `{"socks5": ["1080", "unix:/run/s"]}`, nil, nil, "1080 unix:/run/s"},
 		{"string", `{"socks5": "1080,max=5"}`, nil, nil, "1080,max=5"},
-		{"environment", "", []string{"TS_SOCKS5_SERVER=:1080  localhost:1081,max=5"}, nil, "127.0.0.1:1080 localhost:1081,max=5"},
+		{"environment", "", []string{"TS_SOCKS5_SERVER=:1080  localhost:1081,max=5"}, nil, "localhost:1080 localhost:1081,max=5"},
 		{"flag beats list", `{"socks5": ["1080", "1081"]}`, nil, []string{"-D", "1082"}, "1082"},
 		{"none beats list", `{"socks5": ["1080", "1081"]}`, nil, []string{"-D", ""}, ""},
 		{"none", `{"socks5": ""}`, nil, nil, ""},
