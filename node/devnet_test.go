@@ -128,6 +128,11 @@ func echo(n *node.Node, address string, size int) error {
 	if err != nil {
 		return err
 	}
+	return echoes(c, size)
+}
+
+// echoes does so over a connection, and closes it.
+func echoes(c net.Conn, size int) error {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
 	sent := make([]byte, size)
