@@ -27,8 +27,9 @@ var logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level:
 
 func direct(*http.Request) (*url.URL, error) { return nil, nil }
 
-// runFar is the far node, with an echo service, and the tailnet itself.
-func runFar(ctx context.Context, in io.Reader, out io.Writer) error {
+// runFar is the far node, and the tailnet itself: with an echo service, or as the way
+// into the tailnet.
+func runFar(ctx context.Context, enter bool, in io.Reader, out io.Writer) error {
 	tailnet, err := devnet.Start(ctx, devnet.Config{Logger: logger})
 	if err != nil {
 		return err
@@ -40,7 +41,11 @@ func runFar(ctx context.Context, in io.Reader, out io.Writer) error {
 	if _, err := n.Up(ctx); err != nil {
 		return err
 	}
+	hello := greeting{URL: tailnet.URL(), AuthKey: key}
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		if enter {
+			return runEnter(ctx, g, n, hello, in, out)
+		}
 		ln, err := n.Listen("tcp", port)
 		if err != nil {
 			return err
@@ -49,12 +54,58 @@ func runFar(ctx context.Context, in io.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer ln.Close()
-		defer pc.Close()
-		g.Go(func(context.Context) error { return echoStreams(g, ln) })
-		g.Go(func(context.Context) error { return echoDatagrams(pc) })
-		return greet(in, out, greeting{URL: tailnet.URL(), AuthKey: key}, debug.FreeOSMemory)
+		defer serve(g, ln, pc)()
+		return greet(in, out, hello, debug.FreeOSMemory)
 	})
+}
+
+// runEnter forwards from this machine to the near node.
+func runEnter(ctx context.Context, g *actor.Group, n *node.Node, hello greeting, in io.Reader, out io.Writer) error {
+	set, err := forward(ctx, g, n, proxy.ParseLocal, "0:near"+port, "0:near"+port+"/udp")
+	if err != nil {
+		return err
+	}
+	hello.TCP, hello.UDP = set.List()[0].Listen, set.List()[1].Listen
+	return greet(in, out, hello, debug.FreeOSMemory)
+}
+
+// runServer is the service, on this machine.
+func runServer(ctx context.Context, in io.Reader, out io.Writer) error {
+	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer serve(g, ln, pc)()
+		return greet(in, out, greeting{TCP: ln.Addr().String(), UDP: pc.LocalAddr().String()}, debug.FreeOSMemory)
+	})
+}
+
+// serve has the service run until end is called.
+func serve(g *actor.Group, ln net.Listener, pc net.PacketConn) (end func()) {
+	g.Go(func(context.Context) error { return echoStreams(g, ln) })
+	g.Go(func(context.Context) error { return echoDatagrams(pc) })
+	return func() { ln.Close(); pc.Close() }
+}
+
+// forward has forwards run.
+func forward(ctx context.Context, g *actor.Group, n *node.Node, parse func(string) ([]proxy.Spec, error), texts ...string) (*proxy.Set, error) {
+	set := proxy.NewSet(proxy.Config{Tailnet: n, Host: host.OS{}, Logger: logger})
+	g.Go(set.Serve)
+	for _, text := range texts {
+		specs, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		if err := set.Add(ctx, specs...); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
 }
 
 func echoStreams(g *actor.Group, ln net.Listener) error {
@@ -88,10 +139,11 @@ func echoDatagrams(pc net.PacketConn) error {
 	}
 }
 
-// runNear is the near node, with forwards to the far one.
+// runNear is the near node, with forwards to the far one, or to the service of this
+// machine that args name.
 func runNear(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
-	if len(args) != 3 {
-		return errors.New("want the control server's URL, an auth key and a limit of memory")
+	if len(args) != 3 && len(args) != 5 {
+		return errors.New("want the control server's URL, an auth key, a limit of memory and perhaps two addresses of a service")
 	}
 	limit, err := strconv.ParseInt(args[2], 10, 64)
 	if err != nil {
@@ -102,24 +154,19 @@ func runNear(ctx context.Context, args []string, in io.Reader, out io.Writer) er
 	if _, err := n.Up(ctx); err != nil {
 		return err
 	}
+	parse, texts := proxy.ParseLocal, []string{"0:far" + port, "0:far" + port + "/udp"}
+	if len(args) == 5 {
+		parse, texts = proxy.ParseRemote, []string{port + ":" + args[3], port + ":" + args[4] + "/udp"}
+	}
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
-		set := proxy.NewSet(proxy.Config{Tailnet: n, Host: host.OS{}, Logger: logger})
-		g.Go(set.Serve)
-		var want []proxy.Spec
-		for _, text := range []string{"0:far" + port, "0:far" + port + "/udp"} {
-			specs, err := proxy.ParseLocal(text)
-			if err != nil {
-				return err
-			}
-			want = append(want, specs...)
-		}
-		if err := set.Apply(ctx, want); err != nil {
+		set, err := forward(ctx, g, n, parse, texts...)
+		if err != nil {
 			return err
 		}
 		at := set.List()
-		err := greet(in, out, greeting{TCP: at[0].Listen, UDP: at[1].Listen}, debug.FreeOSMemory)
+		err = greet(in, out, greeting{TCP: at[0].Listen, UDP: at[1].Listen}, debug.FreeOSMemory)
 		for _, s := range set.List() {
-			fmt.Fprintf(os.Stderr, "%s: %d in all, %d failed, %d refused; %s\n", s.Forward, s.Total, s.Failed, s.Refused, s.LastError)
+			fmt.Fprintf(os.Stderr, "%s: %d in all, %d failed, %d refused, %d datagrams dropped; %s\n", s.Forward, s.Total, s.Failed, s.Refused, s.Dropped, s.LastError)
 		}
 		return err
 	})

@@ -15,7 +15,15 @@ import (
 // A greeting is what a node says once it runs.
 type greeting struct {
 	URL, AuthKey string // of the far one
-	TCP, UDP     string // where the near one forwards from
+	TCP, UDP     string // where it takes what it forwards, or serves
+}
+
+// addresses returns where a service is, if there is one.
+func (g *greeting) addresses() []string {
+	if g.TCP == "" {
+		return nil
+	}
+	return []string{g.TCP, g.UDP}
 }
 
 // A process is one of the nodes. It ends with its standard input.
