@@ -71,13 +71,7 @@ func newSSHKey(t *testing.T, file string) ssh.Signer {
 
 // serveSSH lets who has a key run commands, of which it says only that it did.
 func serveSSH(ln net.Listener, host ssh.Signer, user ssh.PublicKey) {
-	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
-		if string(k.Marshal()) != string(user.Marshal()) {
-			return nil, fmt.Errorf("unknown key")
-		}
-		return nil, nil
-	}}
-	config.AddHostKey(host)
+	config := sshConfig(host, user)
 	for {
 		c, err := ln.Accept()
 		if err != nil {
@@ -85,6 +79,18 @@ func serveSSH(ln net.Listener, host ssh.Signer, user ssh.PublicKey) {
 		}
 		go serveSSHConn(c, config)
 	}
+}
+
+// sshConfig is that of a server that lets in who has a key.
+func sshConfig(host ssh.Signer, user ssh.PublicKey) *ssh.ServerConfig {
+	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
+		if string(k.Marshal()) != string(user.Marshal()) {
+			return nil, fmt.Errorf("unknown key")
+		}
+		return nil, nil
+	}}
+	config.AddHostKey(host)
+	return config
 }
 
 func serveSSHConn(c net.Conn, config *ssh.ServerConfig) {
