@@ -194,6 +194,25 @@ func (p *pod) start(environ ...string) {
 	})
 }
 
+// run runs another command of the program in a container as the pod's, on its network.
+func (p *pod) run(args ...string) {
+	p.Helper()
+	spec := p.spec
+	spec.Args = append([]string{p.spec.Args[0]}, args...)
+	cmd, err := spec.Command()
+	if err != nil {
+		p.Fatal(err)
+	}
+	out := new(programLog)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := p.host.Start(cmd); err != nil {
+		p.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		p.Errorf("%q: %v\n%s", args, err, out)
+	}
+}
+
 // get asks for a page on the pod's network.
 func (p *pod) get(ctx context.Context, url string) (body string, err error) {
 	c := &http.Client{Transport: &http.Transport{DialContext: p.host.Network().Dial, DisableKeepAlives: true}}
@@ -310,6 +329,7 @@ func TestContainer(t *testing.T) {
 				p.start(append(environ, forward)...)
 				p.awaitReady()
 				p.checkConfined()
+				p.run("healthcheck", "--ready")
 			}
 			eventually(t, upTimeout, func(ctx context.Context) error {
 				body, err := laptop.get(ctx, "http://127.0.0.1:8080/")
