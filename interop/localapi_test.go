@@ -169,7 +169,7 @@ func TestRealCLIStatusJSON(t *testing.T) {
 	if err := json.Unmarshal(out, &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.BackendState != "Running" || s.TUN || !s.HaveNodeKey || s.MagicDNSSuffix != "tailnet.test" || s.Self.HostName != "me" || len(s.Peer) != 1 {
+	if s.BackendState != "Running" || s.TUN || !s.HaveNodeKey || s.CurrentTailnet == nil || s.CurrentTailnet.MagicDNSSuffix != "tailnet.test" || s.Self.HostName != "me" || len(s.Peer) != 1 {
 		t.Errorf("%s", out)
 	}
 	for k, p := range s.Peer {

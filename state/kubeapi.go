@@ -55,7 +55,7 @@ func newKubeAPI(c KubeConfig) (*kubeAPI, error) {
 		a.Network = host.OS{}
 	}
 	if !isKubeName(c.Secret) {
-		return nil, fmt.Errorf("%q cannot be the name of a Secret: give kube:NAME with lower-case letters, digits, - and .", c.Secret)
+		return nil, fmt.Errorf("%q cannot be the name of a Secret: write kube:NAME in lower-case letters, digits, hyphens and dots", c.Secret)
 	}
 	if err := a.readAccount(); err != nil {
 		return nil, fmt.Errorf("no service account of Kubernetes: %w: run in a pod that has one (automountServiceAccountToken), or keep the keys elsewhere", err)

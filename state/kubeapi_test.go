@@ -90,7 +90,7 @@ func TestKubeAccount(t *testing.T) {
 		files  string // NAME=TEXT; NAME- is removed
 		err    string
 	}{
-		{"no name", "", "", `state: kube:: "" cannot be the name of a Secret: give kube:NAME with lower-case letters, digits, - and .`},
+		{"no name", "", "", `state: kube:: "" cannot be the name of a Secret: write kube:NAME in lower-case letters, digits, hyphens and dots`},
 		{"upper case", "Keys", "", `state: kube:Keys: "Keys" cannot be the name of a Secret`},
 		{"path", "a/../b", "", "cannot be the name"},
 		{"too long", strings.Repeat("a", 254), "", "cannot be the name"},
