@@ -21,9 +21,9 @@ import (
 // that generic code calls the name alone counts (x509's calls one that is query).
 // errors.As links 18 kB of reflection, errors.AsType none.
 const (
-	maxBinary   = 13_345_000 // bytes; measured 13,283,490, of it 250,000 for package dns and 260,000 for tailnet lock
+	maxBinary   = 13_545_000 // bytes; measured 13,484,194, of it 250,000 for package dns, 260,000 for tailnet lock, 200,000 for loopback, captures, metrics and TUN devices
 	maxModules  = 16         // measured 10
-	maxPackages = 299        // those of the standard library too; measured 295
+	maxPackages = 307        // those of the standard library too; measured 303
 )
 
 // TestSizeOfAProgram: what the library links stays small.
