@@ -52,8 +52,8 @@ func bulk(t *testing.T, dst netip.Addr, size int, look func(o *packet.Outbound))
 // SVC-38 (WG-63).
 func TestGuardSuperPackets(t *testing.T) {
 	for _, dst := range []netip.Addr{b4, b6} {
-		largest, cut := 0, 0
-		bulk(t, dst, 16<<20, func(o *packet.Outbound) {
+		largest, cut, want := 0, 0, int(gsoMaxSize(DefaultMTU))
+		look := func(o *packet.Outbound) {
 			if len(o.Head) < 40 || len(o.Head) > 80 {
 				t.Errorf("head of %d bytes", len(o.Head))
 			}
@@ -72,8 +72,13 @@ func TestGuardSuperPackets(t *testing.T) {
 			if got, want := checksums(o); got != want {
 				t.Errorf("checksum field %#x, want that of the pseudo-header, %#x", got, want)
 			}
-		})
-		if want := int(gsoMaxSize(DefaultMTU)); largest > want || largest < want*3/4 {
+		}
+		// How much may be sent at once is up to the windows of TCP, hence to what else the
+		// machine does: with time there comes one that is as large as they may be.
+		for sent := 0; sent < 8 && largest < want*3/4; sent++ {
+			bulk(t, dst, 16<<20, look)
+		}
+		if largest > want || largest < want*3/4 {
 			t.Errorf("%v: the largest of %d super-packets has %d bytes, want almost %d", dst, cut, largest, want)
 		}
 	}

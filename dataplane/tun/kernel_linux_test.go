@@ -173,6 +173,9 @@ func testKernel(t *testing.T, flags uint16, pieces string) {
 	g.Go(m.run)
 	speakUDP(t)
 	speakTCP(t)
+	if s := d.Stats(); s.Refused > 0 {
+		t.Errorf("counted %+v", s)
+	}
 	f.Close()
 	ip(t, "link del tst0")
 	select {
@@ -187,9 +190,6 @@ func testKernel(t *testing.T, flags uint16, pieces string) {
 	g.Wait()
 	if large := m.largest > 1280; large != (pieces == "large") {
 		t.Errorf("the largest packet has %d bytes", m.largest)
-	}
-	if s := d.Stats(); s.Refused > 0 {
-		t.Errorf("counted %+v", s)
 	}
 }
 
