@@ -204,6 +204,7 @@ func TestTunnelDevice(t *testing.T) {
 		}
 		return nil
 	})
+	t.Run("the stack beside it", func(t *testing.T) { testWithoutDevice(t, control, v4) })
 	m.testStop()
 }
 
@@ -245,6 +246,8 @@ func (m *managed) ownAddress() netip.Addr {
 	return netip.Addr{}
 }
 
+const iperfPort = 5201 // of the reference node, where iperf3 serves
+
 // serveDeviceTools has a reference node answer curl, and pass iperf3 on to its
 // server.
 func serveDeviceTools(t *testing.T, theirs *tsnet.Server) {
@@ -272,7 +275,7 @@ func serveDeviceTools(t *testing.T, theirs *tsnet.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { iperf.Process.Kill(); iperf.Wait() })
-	ln, err := theirs.Listen("tcp", ":5201")
+	ln, err := theirs.Listen("tcp", fmt.Sprint(":", iperfPort))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,8 +323,14 @@ func (m *managed) testCurl(a netip.Addr) {
 // testIperf runs one stream and several, both ways, and logs the figures.
 func (m *managed) testIperf(a netip.Addr) {
 	m.Helper()
+	iperf(m.T, m.run, netip.AddrPortFrom(a, iperfPort))
+}
+
+// iperf does so with a server at an address, by what runs programs.
+func iperf(t *testing.T, run func(name string, args ...string) string, server netip.AddrPort) {
+	t.Helper()
 	for _, args := range [][]string{{"-P", "1"}, {"-P", "4"}, {"-P", "1", "--reverse"}, {"-P", "4", "--reverse"}} {
-		text := m.run("iperf3", append([]string{"--client", a.String(), "--time", "1", "--connect-timeout", "10000", "--json"}, args...)...)
+		text := run("iperf3", append([]string{"--client", server.Addr().String(), "--port", fmt.Sprint(server.Port()), "--time", "1", "--connect-timeout", "10000", "--json"}, args...)...)
 		var result struct {
 			End struct {
 				Received struct {
@@ -331,13 +340,35 @@ func (m *managed) testIperf(a netip.Addr) {
 			}
 		}
 		if err := json.Unmarshal([]byte(text), &result); err != nil {
-			m.Fatalf("iperf3: %v\n%s", err, text)
+			t.Fatalf("iperf3: %v\n%s", err, text)
 		}
 		if result.End.Received.Bytes == 0 {
-			m.Errorf("iperf3 %v has carried nothing:\n%s", args, text)
+			t.Errorf("iperf3 %v has carried nothing:\n%s", args, text)
 		}
-		m.Logf("iperf3 %v: %.0f Mbit/s", args, result.End.Received.Rate/1e6)
+		t.Logf("iperf3 %v: %.0f Mbit/s", args, result.End.Received.Rate/1e6)
 	}
+}
+
+// testWithoutDevice runs iperf3 by a node that has the stack in place of a device, to
+// compare with: through a forward of tsnode run.
+func testWithoutDevice(t *testing.T, control string, theirs netip.Addr) {
+	t.Helper()
+	program, err := ourProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	f := forwarder{name: "tsnode", program: program, args: []string{"run", "--login-server", control, "--hostname", "stack"}}
+	r := f.start(t, "-L", port+":"+netip.AddrPortFrom(theirs, iperfPort).String())
+	server := netip.MustParseAddrPort("127.0.0.1:" + port)
+	r.await(t, "tcp", server.String())
+	iperf(t, func(name string, args ...string) string {
+		out, err := exec.Command(name, args...).Output()
+		if err != nil {
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		}
+		return string(out)
+	}, server)
 }
 
 // testDNS asks the service addresses by UDP and by TCP.
