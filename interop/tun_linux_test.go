@@ -40,6 +40,18 @@ type managed struct {
 	held  int // process that holds the manager's namespace
 }
 
+// ownNetwork returns a file that is the namespace of this test, for other processes,
+// too. That of the main thread may be another: of a test that has been on a ground.
+func ownNetwork(t *testing.T) string {
+	t.Helper()
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+}
+
 // startManaged starts a manager and waits until its tunnel is up.
 func startManaged(t *testing.T, control string) *managed {
 	t.Helper()
@@ -52,7 +64,7 @@ func startManaged(t *testing.T, control string) *managed {
 	}
 	m := &managed{T: t, log: new(programLog), ended: make(chan error, 1)}
 	m.cmd = exec.Command(program, "tunnel", "--manager", "--json", "--tun", deviceName,
-		"--tunnel-netns", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "--tunnel-user", "nobody",
+		"--tunnel-netns", ownNetwork(t), "--tunnel-user", "nobody",
 		"--login-server", control, "--hostname", "machine", "--ephemeral")
 	m.cmd.Env = append(os.Environ(), "TS_AUTHKEY=tskey-test")
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
@@ -220,7 +232,7 @@ func (m *managed) checkPrivileges() {
 		m.Errorf("the tunnel has privileges:\n%s", status)
 	}
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", m.tunnel()))
-	if ours, _ := os.Readlink("/proc/self/ns/net"); err != nil || ns != ours {
+	if ours, _ := os.Readlink(ownNetwork(m.T)); err != nil || ns != ours {
 		m.Errorf("the tunnel is in network %s, %v; want %s", ns, err, ours)
 	}
 	if _, err := net.InterfaceByName(deviceName); err == nil {

@@ -206,6 +206,9 @@ func (r *runtime) start() {
 	for _, s := range services {
 		r.supervisor.Go(r.supervised(s))
 	}
+	if r.device != nil {
+		r.names.WantService() // the operating system asks there, and its first question must not be lost
+	}
 }
 
 // onEnd waits for a tree that was cancelled or that an actor has ended.

@@ -32,7 +32,6 @@ func (s *deviceServices) takes(pkt *packet.Outbound) bool {
 		return false
 	}
 	if pkt.Segment == 0 {
-		s.names.WantService()
 		s.link.Inject(pkt.Head)
 	}
 	return true
