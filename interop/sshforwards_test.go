@@ -34,6 +34,7 @@ type forwarder struct {
 	args    []string // before the forwards; the destination of ssh comes last
 	must    []string // what makes it end when a forward cannot listen
 	failure int      // exit code of that
+	end     os.Signal
 }
 
 // forwarders returns ssh and ours.
@@ -56,9 +57,9 @@ func forwarders(t *testing.T) (all []forwarder) {
 		t.Fatal(err)
 	}
 	return []forwarder{
-		{"ssh", "ssh", sshArgs(t, dir), []string{"-o", "ExitOnForwardFailure=yes"}, 255},
+		{"ssh", "ssh", sshArgs(t, dir), []string{"-o", "ExitOnForwardFailure=yes"}, 255, os.Kill}, // which now and then misses an interrupt
 		{"tsnode", ours, []string{"run", "--login-server", tailnet.URL(), "--auth-key", "file:" + filepath.Join(dir, "key"), "--hostname", "near", "--drain", "1s"},
-			[]string{"--exit-on-forward-failure"}, 1},
+			[]string{"--exit-on-forward-failure"}, 1, os.Interrupt},
 	}
 }
 
@@ -146,13 +147,21 @@ func (f *forwarder) start(t *testing.T, flags ...string) *forwarding {
 		defer close(r.ended)
 		r.exited = r.cmd.Wait()
 	}()
-	t.Cleanup(r.stop)
+	t.Cleanup(func() { r.stop(t, f.end) })
 	return r
 }
 
-func (r *forwarding) stop() {
-	r.cmd.Process.Signal(os.Interrupt)
-	<-r.ended
+// stop has it end by a signal.
+func (r *forwarding) stop(t *testing.T, by os.Signal) {
+	t.Helper()
+	r.cmd.Process.Signal(by)
+	select {
+	case <-r.ended:
+	case <-time.After(upTimeout):
+		t.Errorf("%s goes on after %v:\n%s", r.cmd.Path, by, r.said.String())
+		r.cmd.Process.Kill()
+		<-r.ended
+	}
 }
 
 // exit waits until it ends by itself, and returns its exit code.
@@ -162,7 +171,7 @@ func (r *forwarding) exit(t *testing.T) int {
 	case <-r.ended:
 	case <-time.After(upTimeout):
 		t.Error("it does not end")
-		r.stop()
+		r.stop(t, os.Kill)
 	}
 	return r.cmd.ProcessState.ExitCode()
 }

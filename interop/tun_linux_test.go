@@ -369,11 +369,11 @@ func testWithoutDevice(t *testing.T, control string, theirs netip.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
-	f := forwarder{name: "tsnode", program: program, args: []string{"run", "--login-server", control, "--hostname", "stack"}}
-	r := f.start(t, "-L", port+":"+netip.AddrPortFrom(theirs, iperfPort).String())
+	port, web := freePort(t), freePort(t)
+	f := forwarder{name: "tsnode", program: program, args: []string{"run", "--login-server", control, "--hostname", "stack"}, end: os.Interrupt}
+	r := f.start(t, "-L", port+":"+netip.AddrPortFrom(theirs, iperfPort).String(), "-L", web+":"+netip.AddrPortFrom(theirs, 80).String())
 	server := netip.MustParseAddrPort("127.0.0.1:" + port)
-	r.await(t, "tcp", server.String())
+	r.await(t, "tcp", "127.0.0.1:"+web) // a connection to iperf3 would be a test to it
 	iperf(t, func(name string, args ...string) string {
 		out, err := exec.Command(name, args...).Output()
 		if err != nil {
