@@ -12,14 +12,14 @@ func TestReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tc := start(t, nil)
 		tc.running()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		<-tc.reports
 		addr := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 		a, b := Endpoint{addr("192.0.2.1:1"), EndpointLocal}, Endpoint{addr("203.0.113.1:2"), EndpointSTUN}
 		loop, link := Endpoint{addr("127.0.0.1:1"), EndpointLocal}, Endpoint{addr("[fe80::1]:1"), EndpointLocal}
 		tc.home.Store(5)
 		tc.ends.Store([]Endpoint{a, loop, link, b, a})
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if n := len(tc.reports); n != 1 {
 			t.Fatalf("%d reports of two changes at once, want 1 (CTL-57)", n)
 		}
@@ -34,12 +34,12 @@ func TestReports(t *testing.T) {
 			t.Errorf("home = %+v", r.Hostinfo.NetInfo)
 		}
 		tc.ends.Store([]Endpoint{b, a})
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if n := len(tc.reports); n != 0 {
 			t.Errorf("%d reports of a new order, want none", n)
 		}
 		tc.host.Store(Hostinfo{Hostname: "renamed"})
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		if r := <-tc.reports; r.Hostinfo.Hostname != "renamed" {
 			t.Errorf("report = %+v", r.Hostinfo)
 		}

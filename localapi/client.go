@@ -31,6 +31,7 @@ type StatusError struct {
 	Text   string
 }
 
+// Error returns what the node has said.
 func (e *StatusError) Error() string { return e.Text }
 
 // A Client asks the node that serves a socket. It keeps no connection.

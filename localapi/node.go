@@ -168,4 +168,5 @@ var (
 // An OutsideError says that an address is not on the tailnet.
 type OutsideError struct{ Addr netip.AddrPort }
 
+// Error names the address.
 func (e *OutsideError) Error() string { return fmt.Sprintf("%v is not on the tailnet", e.Addr) }

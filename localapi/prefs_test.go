@@ -235,7 +235,7 @@ func TestAuthKeyOfStart(t *testing.T) {
 				}
 				post("start", start)
 				if tt.later >= 0 {
-					time.Sleep(tt.later)
+					time.Sleep(tt.later) // fake time
 					post("login-interactive", "")
 				}
 				if !slices.Equal(n.logins, tt.want) {

@@ -121,12 +121,12 @@ func TestAliveWithoutTheWorld(t *testing.T) {
 		if err := g.tailnet.StopRelay(1); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		if err := alive(m.Node); err != nil {
 			t.Errorf("without control and relay: %v", err)
 		}
 		m.host.Unplug()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // fake time
 		if err := alive(m.Node); err != nil {
 			t.Errorf("without a network: %v", err)
 		}

@@ -23,7 +23,7 @@ func Stdio(ctx context.Context, dial Dial, address string, in io.Reader, out io.
 	defer c.Close()
 	received := make(chan error, 1)
 	go sendAll(ctx, c, in) // neither may be waited for: a pipe or a terminal can block for ever
-	go func() { received <- copyAll(ctx, out, c) }()
+	go receiveAll(ctx, out, c, received)
 	select {
 	case err := <-received:
 		return err
@@ -39,6 +39,11 @@ func sendAll(ctx context.Context, c net.Conn, in io.Reader) {
 		return
 	}
 	carry.CloseWrite(c)
+}
+
+// receiveAll copies c to out, and says how that has ended.
+func receiveAll(ctx context.Context, out io.Writer, c net.Conn, received chan<- error) {
+	received <- copyAll(ctx, out, c)
 }
 
 // copyAll copies until from ends.

@@ -71,7 +71,7 @@ func TestHandshakeOrder(t *testing.T) {
 			done := shakeHands(t.Context(), own, roleTunnel, tt.order)
 			go func() {
 				if tt.wait > 0 {
-					time.Sleep(tt.wait)
+					time.Sleep(tt.wait) // fake time
 				}
 				io.WriteString(peer, tt.peer)
 			}()

@@ -123,9 +123,9 @@ func TestManagerEvents(t *testing.T) {
 		n.options.Logger.Warn("relay is far", "region", "ams")
 		synctest.Wait()
 		n.maps.Store(testNetmap(testPeer(2)))
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // fake time
 		n.setTraffic(map[netmap.StableID]Traffic{"n2": {LastHandshake: time.Now()}})
-		time.Sleep(refreshEvery)
+		time.Sleep(refreshEvery) // fake time
 		var lines, updates int
 		for _, e := range p.heard.get() {
 			switch e := e.(type) {
@@ -166,7 +166,7 @@ func TestPings(t *testing.T) {
 			if err := p.manager.Start(t.Context(), testStart()); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(refreshEvery + time.Second)
+			time.Sleep(refreshEvery + time.Second) // fake time
 			want := 25
 			if peers > probeAll {
 				want = 1

@@ -108,7 +108,7 @@ func (n *testNode) RelayLatency(region int) time.Duration {
 
 func (n *testNode) Close() error {
 	if n.closeTakes > 0 {
-		time.Sleep(n.closeTakes)
+		time.Sleep(n.closeTakes) // fake time
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -69,7 +69,7 @@ func thousandPeers(t *testing.T, slow time.Duration) {
 		if _, ok := e.(Update); ok {
 			updates++
 			if slow > 0 {
-				time.Sleep(slow)
+				time.Sleep(slow) // fake time
 			}
 		}
 	}})
@@ -81,7 +81,7 @@ func thousandPeers(t *testing.T, slow time.Duration) {
 	}
 	began := time.Now()
 	for range changes * seconds {
-		time.Sleep(time.Second / changes)
+		time.Sleep(time.Second / changes) // fake time
 		n.maps.Store(c.change(*n.maps.Get()))
 	}
 	if took := time.Since(began); took != seconds*time.Second {

@@ -21,6 +21,7 @@ func TestWake(t *testing.T) {
 		s.next()
 		for i, wait := range []time.Duration{0, time.Second, 5 * time.Second} {
 			if wait > 0 {
+				// fake time
 				go func() { time.Sleep(wait); s.send(wake(uint64(2 + i))) }()
 			} else {
 				s.send(wake(2))

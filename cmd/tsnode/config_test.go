@@ -41,7 +41,7 @@ func TestUnreadableConfiguration(t *testing.T) {
 
 // A file with a secret in it that others may read is told.
 func TestReadableSecret(t *testing.T) {
-	if runtime.GOOS == "windows" {
+	if runtime.GOOS == "windows" { // the mode bits of package os say nothing there
 		t.Skip("files have no such permissions")
 	}
 	const warning = "holds a secret, and other users may read it"

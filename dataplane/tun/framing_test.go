@@ -36,6 +36,7 @@ type vector struct {
 
 func vectors(t testing.TB) (list []vector) {
 	t.Helper()
+	// The header of virtio-net is in the byte order of the machine, and so is what was recorded.
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("the vectors are of a little-endian machine")
 	}

@@ -23,7 +23,7 @@ func TestPulse(t *testing.T) {
 				case <-ctx.Done():
 					return
 				case d := <-hold:
-					time.Sleep(d)
+					time.Sleep(d) // fake time
 				case <-p.Asked():
 				}
 			}

@@ -26,7 +26,7 @@ func TestPipeDatagramsIdles(t *testing.T) {
 		}()
 		begin, buf := time.Now(), make([]byte, 100)
 		for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}, {hostSide, peer}} {
-			time.Sleep(idleAfter - time.Second)
+			time.Sleep(idleAfter - time.Second) // fake time
 			way[0].Write([]byte("x"))
 			if n, err := way[1].Read(buf); n != 1 || err != nil {
 				t.Fatal(n, err)
@@ -121,7 +121,7 @@ func TestDatagramsMakeAConnectionForEachFlow(t *testing.T) {
 		if d.Limit.Open() != 1 || d.Traffic.Flows.Load() != 1 {
 			t.Errorf("%d flows open, %d in all; want 1, 1", d.Limit.Open(), d.Traffic.Flows.Load())
 		}
-		time.Sleep(time.Minute + time.Second)
+		time.Sleep(time.Minute + time.Second) // fake time
 		synctest.Wait()
 		if d.Limit.Open() != 0 || len(d.flows) != 0 {
 			t.Errorf("%d flows open after they were idle", d.Limit.Open())
