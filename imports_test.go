@@ -67,10 +67,10 @@ var mayImport = map[string][]string{
 	"netstack":            leaves,
 	"dataplane/wireguard": leaves,
 	"dataplane":           slices.Concat(leaves, data, []string{"packetfilter", "dataplane/wireguard"}),
-	"dataplane/tun":       leaves,
+	"dataplane/tun":       slices.Concat(leaves, []string{"dataplane"}),
 
 	"node": slices.Concat(leaves, data, []string{
-		"control", "dataplane", "dataplane/tun", "dataplane/wireguard", "netstack", "packetfilter", "state",
+		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
 		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi", "localapi", "internal/pcapng",
 	}),

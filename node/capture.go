@@ -86,7 +86,7 @@ type taps struct {
 	now atomic.Pointer[dataplane.Tap] // nil while there are none: that is all the packet path asks
 
 	mu  sync.Mutex
-	all captures
+	all []*capture // as captures in now only: what can be reached from a node is linked with all of dataplane.Tap
 }
 
 // captures get what passes. It is immutable.
@@ -136,13 +136,13 @@ func (t *taps) end(c *capture) {
 	t.set(slices.DeleteFunc(slices.Clone(t.all), func(other *capture) bool { return other == c }))
 }
 
-func (t *taps) set(all captures) {
+func (t *taps) set(all []*capture) {
 	t.all = all
 	if len(all) == 0 {
 		t.now.Store(nil)
 		return
 	}
-	var tap dataplane.Tap = all
+	var tap dataplane.Tap = captures(all)
 	t.now.Store(&tap)
 }
 

@@ -12,6 +12,7 @@ import (
 	goruntime "runtime"
 	"strings"
 
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/state"
 )
@@ -35,9 +36,9 @@ type settings struct {
 	tags       []string
 	port       uint16
 	network    host.Network
-	around     host.Network // network for what may go into the TUN device
-	tun        *os.File     // nil: netstack
-	unmarked   bool         // network is the host's, and the packets of its sockets are told from others by nothing
+	around     host.Network                                 // network for what may go into the TUN device
+	tun        func(*slog.Logger) (dataplane.Device, error) // nil: netstack
+	unmarked   bool                                         // network is the host's, and the packets of its sockets are told from others by nothing
 	proxy      func(*http.Request) (*url.URL, error)
 	headers    http.Header
 	log        *slog.Logger

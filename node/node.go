@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"sync"
 	"time"
 
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/netmap"
@@ -119,16 +119,18 @@ type Node struct {
 	// Network is the network of the host. Default: host.OS.
 	Network host.Network
 
-	// TUN is a device of the operating system whose packets are the node's, in place
-	// of the stack that Dial and Listen use, which fail with ErrNoStack: a TUN device
-	// on Linux that is attached, a utun socket on macOS, or a socket of AF_UNIX with a
-	// packet in each message. The node duplicates it in Start, and leaves this one
-	// open. Addresses, MTU, routes and DNS are the caller's to set, from what Netmap
+	// TUN opens a device of the operating system whose packets are the node's, in
+	// place of the stack that Dial and Listen use, which fail with ErrNoStack:
+	//
+	//	n.TUN = tun.On(file) // of dataplane/tun
+	//
+	// for a TUN device on Linux that is attached, a utun socket on macOS, or a socket of
+	// AF_UNIX with a packet in each message. Start calls it, once. Addresses, MTU, routes and DNS are the caller's to set, from what Netmap
 	// and Routes tell, so that the node's own connections do not go into the device;
 	// the node answers DNS on the service addresses, by UDP, and is no subnet router of
 	// its own: the operating system forwards. A device that is removed ends the node
 	// with ErrDeviceGone.
-	TUN *os.File
+	TUN func(log *slog.Logger) (dataplane.Device, error)
 
 	events    events
 	fallbacks fallbacks

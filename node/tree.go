@@ -10,7 +10,6 @@ import (
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
-	"github.com/seed94491740/tsnode/dataplane/tun"
 	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
@@ -35,7 +34,7 @@ const (
 //	      ├─ netstack.Forwarder what is for networks behind the node; not before there are some
 //	      ├─ dns.Resolver      answers on the service addresses; not before they are asked
 //	      ├─ peerapi.Server    the service for peers; not before one connects
-//	      ├─ tun.Device        waits for packets of a TUN device; only with one, and without
+//	      ├─ dataplane.Device  waits for packets of a TUN device; only with one, and without
 //	      │                    netstack.Forwarder
 //	      └─ node.planes       one plane for each node key, see plane.go
 //	           ├─ underlay     udp.Socket, derp.Regions
@@ -53,8 +52,8 @@ type runtime struct {
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil with a device, and in tests that need none
 
-	services *netstack.Stack // of the node's own services: stack, or one beside the device
-	device   *tun.Device     // behind overlay; nil without
+	services *netstack.Stack  // of the node's own services: stack, or one beside the device
+	device   dataplane.Device // behind overlay; nil without
 
 	disco    key.DiscoPrivate
 	home     *actor.Cell[int]             // home region, 0 = none

@@ -3,10 +3,11 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
-	"github.com/seed94491740/tsnode/dataplane/tun"
+	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/netstack"
 )
@@ -18,7 +19,7 @@ var (
 	ErrNoStack = errors.New("the node's packets go to a TUN device: use the sockets of the operating system")
 
 	// ErrDeviceGone ends a node whose TUN device was removed (VPN-43).
-	ErrDeviceGone = tun.ErrGone
+	ErrDeviceGone = dataplane.ErrDeviceGone
 
 	// ErrDeviceLoop says that a node with a TUN device may use no exit node: its own
 	// packets would go into the device, too, and so to itself (VPN-51).
@@ -28,20 +29,46 @@ var (
 // openDevice makes the overlay on the device that the program has given, and beside
 // it a stack for the services that are the node's, and not the operating system's.
 func (r *runtime) openDevice() (err error) {
-	if r.device, err = tun.New(r.tun, r.log); err != nil {
+	if r.device, err = r.tun(r.log); err != nil {
 		return err
 	}
 	if r.services, err = netstack.New(netstack.Config{Beside: true, Buffers: r.buffers, Logger: r.log}); err != nil {
 		r.device.Close()
 		return err
 	}
-	s := &deviceServices{runtime: r, link: r.services.Links()[0], out: r.device.NewDelivery()}
-	r.device.Divert = s.takes
-	r.overlay.links = []dataplane.Link{r.device, s}
-	r.overlay.newDelivery = func() dataplane.Delivery {
-		return &deviceDelivery{Delivery: r.device.NewDelivery(), services: s.link.NewDelivery(), runtime: r}
-	}
+	link := r.services.Links()[0]
+	r.overlay.links, r.overlay.newDelivery = r.device.Beside(dataplane.Services{
+		Link: link, NewDelivery: func() dataplane.Delivery { return link.NewDelivery() },
+		Answers: dns.IsService, Own: r.hasAddr, Serves: r.isPeerAPI,
+	})
 	return nil
+}
+
+// hasAddr reports whether an address is one of ours on the tailnet.
+func (r *runtime) hasAddr(a netip.Addr) bool {
+	nm := r.netmap()
+	return nm != nil && nm.Self.HasAddr(a)
+}
+
+// isPeerAPI reports whether the node's service for peers is at one of its addresses
+// and a port.
+func (r *runtime) isPeerAPI(at netip.AddrPort) bool {
+	policy, port := r.self.policy.Get(), at.Port()
+	if at.Addr().Is4() {
+		return port == policy.PeerAPI4
+	}
+	return port == policy.PeerAPI6
+}
+
+// besideSystem returns a port for the service for peers that the operating system
+// does not choose for connections of its own: those of Linux begin below, and other
+// systems let a program have the upper ones less often.
+func besideSystem(port uint16) uint16 {
+	const first = 61000 // net.ipv4.ip_local_port_range ends at 60999
+	if port == 0 {
+		return 0
+	}
+	return first + port%(1<<16-first)
 }
 
 // userspace tells the tailnet whether the node has a stack of its own.
@@ -82,17 +109,14 @@ func checkLoop(exitNode, device string) error {
 	return fmt.Errorf("exit node %s: %w: run the node with CAP_NET_ADMIN (Linux), or in another network namespace than device %s", exitNode, ErrDeviceLoop, device)
 }
 
-// DeviceStats count what passed the TUN device of a node.
-type DeviceStats struct{ tun.Stats }
-
 // DeviceStats returns the counters of the node's TUN device; zeros without one. It
 // does not start the node.
-func (n *Node) DeviceStats() DeviceStats {
+func (n *Node) DeviceStats() dataplane.DeviceStats {
 	n.life.Lock()
 	r := n.run
 	n.life.Unlock()
 	if r == nil || r.device == nil {
-		return DeviceStats{}
+		return dataplane.DeviceStats{}
 	}
-	return DeviceStats{r.device.Stats()}
+	return r.device.Stats()
 }

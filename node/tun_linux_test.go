@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed94491740/tsnode/dataplane/tun"
 	"github.com/seed94491740/tsnode/devnet"
 	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/netstack"
@@ -39,7 +40,7 @@ func newMachine(t *testing.T, tailnet *devnet.Net, name string) (*node.Node, *ma
 	own, theirs := os.NewFile(uintptr(fds[0]), "own"), os.NewFile(uintptr(fds[1]), "theirs")
 	t.Cleanup(func() { own.Close(); theirs.Close() })
 	n := newNode(t, tailnet, name)
-	n.TUN = own
+	n.TUN = tun.On(own)
 	return n, &machine{t: t, end: theirs}
 }
 
@@ -306,7 +307,7 @@ func TestTUNGone(t *testing.T) {
 	}
 	defer null.Close()
 	bad := newNode(t, tailnet, "bad")
-	bad.TUN = null
+	bad.TUN = tun.On(null)
 	if err := bad.Start(); err == nil {
 		t.Error("a node starts on /dev/null")
 	}

@@ -59,7 +59,7 @@ func (f *foreground) openDevice(s *settings.Settings) error {
 		file.Close()
 		return err
 	}
-	f.node.TUN = file
+	f.node.TUN = tun.On(file)
 	f.device = &deviceKeeper{node: f.node, file: file, set: set, name: s.TUN, people: f.people, log: f.log}
 	return nil
 }

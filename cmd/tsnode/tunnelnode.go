@@ -20,7 +20,8 @@ import (
 // A tunnelNode is a node as a tunnel needs it.
 type tunnelNode struct {
 	*node.Node
-	log *slog.Logger
+	device *os.File // nil without
+	log    *slog.Logger
 }
 
 // newTunnelNode makes the node that a manager wants; what it does not say, the
@@ -40,9 +41,9 @@ func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, erro
 		device.Close() // fails without one
 		return nil, err
 	}
-	n.TUN = device
+	n.TUN = tun.On(device)
 	n.AuthKey, n.Headers, n.Logger = start.Token, start.Headers, start.Logger
-	return &tunnelNode{n, start.Logger}, nil
+	return &tunnelNode{n, device, start.Logger}, nil
 }
 
 // Up is part of vpn.Node. That a person must log in is an error, for the manager
@@ -80,7 +81,7 @@ func hintedError(err error) error {
 
 // Close is part of vpn.Node. The device stays the manager's (VPN-41).
 func (t *tunnelNode) Close() error {
-	t.TUN.Close() // fails without one
+	t.device.Close() // fails without one
 	return t.Node.Close()
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -30,17 +31,6 @@ const (
 	logEvery = 60
 )
 
-// ErrGone says that the device of a node is no more: it was removed, or who has
-// handed it in has closed it (VPN-43).
-var ErrGone = errors.New("the TUN device is gone")
-
-// Stats count what passed a device, in frames: a TCP super-packet is one.
-type Stats struct {
-	Read, Written uint64
-	Malformed     uint64 // read, and no IP packets
-	Refused       uint64 // packets that the device did not take
-}
-
 // A Device is the overlay on a descriptor: the link of a packet pipeline. Serve
 // must run for Ready to be signalled.
 type Device struct {
@@ -52,10 +42,7 @@ type Device struct {
 	ready chan struct{} // holds one: Next may have packets
 	empty chan struct{} // holds one: Next has found nothing since Serve last waited
 
-	// Divert takes packets that the node itself answers, and reports whether it has;
-	// nil takes none. It is called by Next, must not block, and is set before the
-	// device is used.
-	Divert func(pkt *packet.Outbound) bool
+	diverts func(pkt *packet.Outbound) bool // takes what the node answers itself; nil takes none. It does not block.
 
 	failing sync.Once
 	failed  chan struct{} // closed when the device is gone
@@ -64,6 +51,16 @@ type Device struct {
 	memory                            []byte // of the packets of Next; the reading loop's own
 	read, written, malformed, refused atomic.Uint64
 	logged                            atomic.Int64 // when a refusal was last logged, in Unix seconds
+}
+
+var _ dataplane.Device = (*Device)(nil)
+
+// On returns what opens the device that file is, for node.Node.TUN; nil without one.
+func On(file *os.File) func(log *slog.Logger) (dataplane.Device, error) {
+	if file == nil {
+		return nil
+	}
+	return func(log *slog.Logger) (dataplane.Device, error) { return New(file, log) }
 }
 
 // New returns the device that an open file is, which it duplicates and leaves
@@ -93,16 +90,16 @@ func (*Device) String() string { return "tun.Device" }
 // Name is that of the interface; empty when the descriptor is none's.
 func (d *Device) Name() string { return d.name }
 
-// Stats returns the counters.
-func (d *Device) Stats() Stats {
-	return Stats{Read: d.read.Load(), Written: d.written.Load(), Malformed: d.malformed.Load(), Refused: d.refused.Load()}
+// Stats is part of dataplane.Device.
+func (d *Device) Stats() dataplane.DeviceStats {
+	return dataplane.DeviceStats{Read: d.read.Load(), Written: d.written.Load(), Malformed: d.malformed.Load(), Refused: d.refused.Load()}
 }
 
 // Close lets go of the descriptor. It may be called more than once.
 func (d *Device) Close() error { return d.descriptor.close() }
 
 // Serve waits for packets whenever Next has found none, until ctx ends or the
-// device is gone: that ends the node with ErrGone.
+// device is gone: that ends the node with dataplane.ErrDeviceGone.
 func (d *Device) Serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, d.descriptor.interrupt)()
 	d.signal() // what a Serve before this one has missed
@@ -180,7 +177,7 @@ func (d *Device) take(frame []byte, out *packet.Outbound) bool {
 		d.malformed.Add(1)
 		return false
 	}
-	return d.Divert == nil || !d.Divert(out)
+	return d.diverts == nil || !d.diverts(out)
 }
 
 // Done gives the packets of the last Next back.
@@ -214,7 +211,7 @@ func post(c chan struct{}) {
 // fail notes that the device is gone.
 func (d *Device) fail(err error) {
 	d.failing.Do(func() {
-		d.failure = fmt.Errorf("%w: %s: %w", ErrGone, d.label(), err)
+		d.failure = fmt.Errorf("%w: %s: %w", dataplane.ErrDeviceGone, d.label(), err)
 		close(d.failed)
 	})
 }

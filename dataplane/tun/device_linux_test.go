@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -126,7 +127,7 @@ func TestDivert(t *testing.T) {
 	d, theirs := newDevice(t)
 	pkts := segments(false, false, 10, 1)
 	diverted := 0
-	d.Divert = func(o *packet.Outbound) bool {
+	d.diverts = func(o *packet.Outbound) bool {
 		if bytes.Equal(o.Head, pkts[9]) {
 			return false
 		}
@@ -218,7 +219,7 @@ func TestGone(t *testing.T) {
 				t.Fatalf("%d packets of nobody", n)
 			}
 		case err := <-served:
-			if fatal, ok := errors.AsType[*actor.FatalError](err); !ok || !errors.Is(fatal.Err, ErrGone) {
+			if fatal, ok := errors.AsType[*actor.FatalError](err); !ok || !errors.Is(fatal.Err, dataplane.ErrDeviceGone) {
 				t.Errorf("error %v", err)
 			}
 			return

@@ -17,7 +17,7 @@
 // Reading is done by the loop that seals, on its own goroutine, and writing by the
 // one that opened a packet (WG-74); a goroutine of the device only waits for the
 // descriptor while there is nothing to read. A device that is gone ends the node
-// with [ErrGone] (VPN-43).
+// with [dataplane.ErrDeviceGone] (VPN-43).
 //
 // Source: doc/protocol/vpn-tunnel.md section 6 (VPN-39 to VPN-44), the kernel's
 // Documentation/networking/tuntap.rst, and the Virtual I/O Device specification 1.2

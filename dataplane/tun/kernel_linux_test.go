@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -180,7 +181,7 @@ func testKernel(t *testing.T, flags uint16, pieces string) {
 	ip(t, "link del tst0")
 	select {
 	case err := <-served:
-		if !errors.Is(err, ErrGone) {
+		if !errors.Is(err, dataplane.ErrDeviceGone) {
 			t.Errorf("the device is deleted: %v", err)
 		}
 	case <-time.After(patience):
