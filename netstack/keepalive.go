@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
 // defaultKeepAlive is how connections are probed that nothing is said of: a peer
@@ -21,7 +22,7 @@ func probeIdle(ep tcpip.Endpoint) { setKeepAlive(ep, defaultKeepAlive) }
 // 4.2.3.6).
 func setKeepAlive(ep tcpip.Endpoint, k net.KeepAliveConfig) error {
 	if k.Count > 0 {
-		if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, k.Count); err != nil {
+		if err := ep.(*tcp.Endpoint).SetSockOptInt(tcpip.KeepaliveCountOption, k.Count); err != nil { // by its type: nobody else calls that of other endpoints
 			return errorOf(err)
 		}
 	}
