@@ -92,15 +92,15 @@ var commands = map[string]command{
 func Main(newNode func(Join) Node) {
 	profile := flag.String("cpuprofile", "", "file for the CPU profile")
 	flag.Parse()
-	if err := profiled(*profile, func() error { return serve(os.Stdin, os.Stdout, newNode) }); err != nil {
+	if err := Profiled(*profile, func() error { return serve(os.Stdin, os.Stdout, newNode) }); err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}
 }
 
-// profiled runs f, with a CPU profile written to a file unless its name is
+// Profiled runs f, with a CPU profile written to a file unless its name is
 // empty.
-func profiled(file string, f func() error) error {
+func Profiled(file string, f func() error) error {
 	if file == "" {
 		return f()
 	}

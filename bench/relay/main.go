@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed94491740/tsnode/bench/internal/machine"
 	"github.com/seed94491740/tsnode/bench/internal/rounds"
+	"github.com/seed94491740/tsnode/bench/load"
 )
 
 // settings are what the flags say.
@@ -52,7 +53,7 @@ func command(args []string) int {
 	defer cancel()
 	switch o.role {
 	case "relay":
-		err = profiled(o.profile, func() error { return runRelay(ctx, o) })
+		err = load.Profiled(o.profile, func() error { return runRelay(ctx, o) })
 	case "":
 		err = run(ctx, s)
 	default:

@@ -26,24 +26,6 @@ type roleOptions struct {
 	profile     string // file for its CPU profile
 }
 
-// profiled runs f, with a CPU profile written to a file unless its name is
-// empty.
-func profiled(file string, f func() error) error {
-	if file == "" {
-		return f()
-	}
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	if err := pprof.StartCPUProfile(out); err != nil {
-		return err
-	}
-	defer pprof.StopCPUProfile()
-	return f()
-}
-
 // runRelay is our relay, until standard input ends.
 func runRelay(ctx context.Context, o roleOptions) error {
 	cert, err := tls.LoadX509KeyPair(derper.Files(o.certs, relayHost))
