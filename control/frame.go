@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -20,6 +22,8 @@ const (
 	maxWindow = 8 << 20
 
 	frameLength = 4 // little-endian length in front of a frame
+
+	spareTime = time.Second // that a decoder is kept for the next frame
 )
 
 // A FrameWriter writes a map stream, as the server. It is for one goroutine.
@@ -82,30 +86,36 @@ func WriteMapFrame(w io.Writer, m *MapResponse, compress string) error {
 // A frameReader reads a map stream, one frame at a time, without ever holding a
 // whole frame (CTL-31).
 type frameReader struct {
-	r       io.Reader
-	zstd    *zstd.Decoder // nil: plain frames
-	frame   io.LimitedReader
-	decoded io.LimitedReader
+	r          io.Reader
+	compressed bool
+	decoder    *zstd.Decoder // of the frame under way; nil: none, or a plain frame
+	frame      io.LimitedReader
+	decoded    io.LimitedReader
+
+	// spare is for the next frame: 100 kB, or as much as the window of a large frame.
+	// A stream is silent for most of its life, and then has none.
+	spare atomic.Pointer[zstd.Decoder]
 }
 
-// newFrameReader returns a reader of frames compressed as asked for. It must be
-// closed.
-func newFrameReader(r io.Reader, compress string) (*frameReader, error) {
-	fr := &frameReader{r: r}
-	if compress == "" {
-		return fr, nil
-	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+// newFrameReader returns a reader of frames compressed as asked for.
+func newFrameReader(r io.Reader, compress string) *frameReader {
+	return &frameReader{r: r, compressed: compress != ""}
+}
+
+// newDecoder returns a decoder without goroutines, which the collector may take.
+func newDecoder() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(maxWindow))
-	fr.zstd = dec
-	return fr, err
 }
 
 // next waits for a frame and returns its JSON as a stream, which must be read
 // to its end and then checked with finish. It is borrowed until the next call.
 func (fr *frameReader) next() (io.Reader, error) {
 	var head [frameLength]byte
-	if _, err := io.ReadFull(fr.r, head[:]); err != nil {
+	forget := time.AfterFunc(spareTime, func() { fr.spare.Store(nil) })
+	_, err := io.ReadFull(fr.r, head[:])
+	forget.Stop()
+	if err != nil {
 		return nil, fmt.Errorf("map stream: %w", err)
 	}
 	size := binary.LittleEndian.Uint32(head[:])
@@ -114,17 +124,31 @@ func (fr *frameReader) next() (io.Reader, error) {
 	}
 	fr.frame = io.LimitedReader{R: fr.r, N: int64(size)}
 	fr.decoded = io.LimitedReader{R: &fr.frame, N: maxDecoded}
-	if fr.zstd != nil {
-		if err := fr.zstd.Reset(&fr.frame); err != nil {
+	if fr.compressed {
+		if err := fr.decompress(); err != nil {
 			return nil, fmt.Errorf("map stream: %w", err)
 		}
-		fr.decoded.R = fr.zstd
 	}
 	return &fr.decoded, nil
 }
 
+// decompress has a decoder between the frame and who reads it.
+func (fr *frameReader) decompress() (err error) {
+	if fr.decoder = fr.spare.Swap(nil); fr.decoder == nil {
+		if fr.decoder, err = newDecoder(); err != nil {
+			return err
+		}
+	}
+	fr.decoded.R = fr.decoder
+	return fr.decoder.Reset(&fr.frame)
+}
+
 // finish reports whether the frame was read to its very end.
 func (fr *frameReader) finish() error {
+	if d := fr.decoder; d != nil && d.Reset(nil) == nil {
+		fr.spare.Store(d)
+	}
+	fr.decoder, fr.decoded.R = nil, nil
 	switch {
 	case fr.decoded.N == 0:
 		return fmt.Errorf("map stream: frame of more than %d bytes of JSON", maxDecoded)
@@ -132,10 +156,4 @@ func (fr *frameReader) finish() error {
 		return fmt.Errorf("map stream: %d bytes after the end of a frame", fr.frame.N)
 	}
 	return nil
-}
-
-func (fr *frameReader) close() {
-	if fr.zstd != nil {
-		fr.zstd.Close()
-	}
 }

@@ -3,9 +3,15 @@ package control
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
+	"net"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+	"weak"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -29,11 +35,7 @@ func streamOf(t testing.TB, compress string, bodies ...string) []byte {
 // readFrames reads a stream to its end and returns the bodies before the error.
 func readFrames(t testing.TB, compress string, stream []byte) (bodies []string, err error) {
 	t.Helper()
-	fr, err := newFrameReader(bytes.NewReader(stream), compress)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fr.close()
+	fr := newFrameReader(bytes.NewReader(stream), compress)
 	for {
 		r, err := fr.next()
 		if err != nil {
@@ -72,10 +74,7 @@ func TestFramesCutAnywhere(t *testing.T) {
 	for _, compress := range []string{"", CompressZstd} {
 		stream := streamOf(t, compress, `{"Domain":"example"}`)
 		for i := range stream {
-			fr, err := newFrameReader(bytes.NewReader(stream[:i]), compress)
-			if err != nil {
-				t.Fatal(err)
-			}
+			fr := newFrameReader(bytes.NewReader(stream[:i]), compress)
 			r, err := fr.next()
 			if err == nil {
 				_, err = decodeUpdate(r, nil)
@@ -86,7 +85,6 @@ func TestFramesCutAnywhere(t *testing.T) {
 			if err == nil {
 				t.Errorf("%q: a frame cut at %d of %d was accepted", compress, i, len(stream))
 			}
-			fr.close()
 		}
 	}
 }
@@ -133,11 +131,7 @@ func TestBomb(t *testing.T) { // CTL-67
 	io.WriteString(enc, `]}`)
 	enc.Close()
 	stream := append(binary.LittleEndian.AppendUint32(nil, uint32(b.Len())), b.Bytes()...)
-	fr, err := newFrameReader(bytes.NewReader(stream), CompressZstd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fr.close()
+	fr := newFrameReader(bytes.NewReader(stream), CompressZstd)
 	r, err := fr.next()
 	if err != nil {
 		t.Fatal(err)
@@ -237,4 +231,48 @@ func checkNetmap(t *testing.T, s *mapState) {
 		seen[p.Key] = true
 	}
 	s.nextExpiry(applyTime)
+}
+
+// A stream that is silent has no decoder, and one that is not has the one of before.
+func TestDecoderOfASilentStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		fr, used := newFrameReader(client, CompressZstd), make(chan weak.Pointer[zstd.Decoder], 3)
+		go func() {
+			defer server.Close()
+			frame := streamOf(t, CompressZstd, `{"Domain":"example"}`)
+			server.Write(frame)
+			time.Sleep(spareTime / 2)
+			server.Write(frame)
+			first, second := <-used, <-used
+			if first != second {
+				t.Error("a frame soon after another had a decoder of its own")
+			}
+			time.Sleep(2 * spareTime)
+			if runtime.GC(); second.Value() != nil {
+				t.Error("a silent stream keeps its decoder")
+			}
+			server.Write(frame)
+		}()
+		for {
+			r, err := fr.next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			used <- weak.Make(fr.decoder)
+			if body, err := io.ReadAll(r); err != nil || string(body) != `{"Domain":"example"}` {
+				t.Fatalf("frame %q, %v", body, err)
+			}
+			if err := fr.finish(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(used) != 1 {
+			t.Errorf("%d frames after the silence, want 1", len(used))
+		}
+	})
 }

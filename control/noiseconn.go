@@ -65,9 +65,9 @@ func NewConn(nc net.Conn, br *bufio.Reader, s Secrets) *Conn {
 // buffered in front.
 func readerOver(nc net.Conn, old *bufio.Reader) *bufio.Reader {
 	if old == nil {
-		return bufio.NewReaderSize(nc, maxRecord*recordsPerWrite)
+		return bufio.NewReaderSize(nc, maxRecord)
 	}
-	return bufio.NewReaderSize(old, maxRecord*recordsPerWrite)
+	return bufio.NewReaderSize(old, maxRecord)
 }
 
 // HandshakeHash identifies the connection to both ends (CTL-15).

@@ -312,11 +312,7 @@ func (p *poller) read(ctx context.Context, req *MapRequest, updates chan<- *upda
 		return err
 	}
 	defer resp.Body.Close()
-	frames, err := newFrameReader(resp.Body, req.Compress)
-	if err != nil {
-		return err
-	}
-	defer frames.close()
+	frames := newFrameReader(resp.Body, req.Compress)
 	for {
 		u, err := p.readFrame(frames)
 		if err != nil {

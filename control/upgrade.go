@@ -78,7 +78,7 @@ func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *Clie
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
-	br := bufio.NewReaderSize(stream, maxRecord*recordsPerWrite)
+	br := bufio.NewReaderSize(stream, maxRecord)
 	secrets, err := readResponse(br, h)
 	if !stop() || err != nil {
 		stream.Close()

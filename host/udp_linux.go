@@ -39,7 +39,7 @@ type batchUDP struct {
 
 	writeMu sync.Mutex // one WriteBursts at a time: guards the writers
 	wr      writer     // bursts, segmented by the kernel
-	plain   writer     // what the kernel would not segment
+	plain   *writer    // what the kernel would not segment; nil before there is some
 }
 
 // newUDPConn takes c over.
@@ -56,7 +56,6 @@ func newUDPConn(c *net.UDPConn, v6 bool) (UDPConn, error) {
 	}
 	u.rd.init(u)
 	u.wr.init(u)
-	u.plain.init(u)
 	return u, nil
 }
 

@@ -18,7 +18,7 @@ import (
 // at hand is one that when names. It returns how often that was.
 func refuse(u *batchUDP, e syscall.Errno, when func(segmented bool) bool) *int {
 	n := new(int)
-	for _, w := range []*writer{&u.wr, &u.plain} {
+	for _, w := range []*writer{&u.wr, u.forPlain()} {
 		w.transmit = func(fd uintptr) {
 			if when(w.sizes[w.sent] > 0) {
 				*n++

@@ -131,7 +131,6 @@ func (u *batchUDP) address(to netip.AddrPort) error {
 		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.name))
 		sa.Family, sa.Addr = unix.AF_INET, a.As4()
 	}
-	u.plain.name, u.plain.nameLen = w.name, w.nameLen
 	return nil
 }
 
@@ -235,7 +234,8 @@ func (u *batchUDP) cannotSegment(e syscall.Errno) bool {
 
 // resend sends the datagrams of a message one per message.
 func (u *batchUDP) resend(b []byte, size int) (first error) {
-	w := &u.plain
+	w := u.forPlain()
+	w.name, w.nameLen = u.wr.name, u.wr.nameLen
 	defer w.reset()
 	for len(b) > 0 {
 		n := min(size, len(b))
@@ -245,6 +245,15 @@ func (u *batchUDP) resend(b []byte, size int) (first error) {
 		}
 	}
 	return first
+}
+
+// forPlain returns the writer of what the kernel would not segment.
+func (u *batchUDP) forPlain() *writer {
+	if u.plain == nil {
+		u.plain = new(writer)
+		u.plain.init(u)
+	}
+	return u.plain
 }
 
 // drain sends the messages of w, none of which is segmented.

@@ -41,12 +41,9 @@ type flow struct {
 	src, dst netip.AddrPort
 }
 
-// NewOpener returns an Opener that delivers to sink.
-func (e *Engine) NewOpener(sink Sink) *Opener {
-	o := &Opener{engine: e, sink: sink, loose: make([]byte, openerBuffer)}
-	o.train.home = make([]byte, openerBuffer)
-	return o
-}
+// NewOpener returns an Opener that delivers to sink. It has no memory for packets
+// before the first one comes.
+func (e *Engine) NewOpener(sink Sink) *Opener { return &Opener{engine: e, sink: sink} }
 
 // Open takes what one read returned from src: a datagram (segment 0) or several
 // of segment bytes, the last maybe shorter. more is how many bytes of the same
@@ -282,11 +279,12 @@ func (o *Opener) space(n int) []byte {
 	return o.loose
 }
 
-// grow returns b or, if it is shorter than n, a buffer that is not. The length
-// doubles, so there are few of these however large packets are.
+// grow returns b or, if it is shorter than n, a buffer that is not: of
+// openerBuffer, or of more. The length doubles, so there are few of these however
+// large packets are.
 func grow(b []byte, n int) []byte {
 	if len(b) >= n {
 		return b
 	}
-	return make([]byte, 1<<bits.Len(uint(n-1)))
+	return make([]byte, max(openerBuffer, 1<<bits.Len(uint(n-1))))
 }
