@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -74,8 +75,13 @@ func (e *ListenError) Unwrap() error { return e.Err }
 // notice. A SOCKS5 and an HTTP proxy on one address are one (SVC-166). It returns
 // once each new forward listens, or has failed to: then the error joins a
 // *ListenError for each, and they try again. One of an address of a node that does
-// not know its addresses yet is not waited for. Serve must run.
+// not know its addresses yet is not waited for. What no text stands for changes
+// nothing. Serve must run.
 func (s *Set) Apply(ctx context.Context, want []Spec) error {
+	if err := checkAll(want); err != nil {
+		return err
+	}
+	want = slices.Clone(want) // the caller's own may change
 	started, err := s.change(ctx, func(w *wanted) error {
 		w.applied = want
 		return nil
@@ -91,6 +97,9 @@ func (s *Set) Apply(ctx context.Context, want []Spec) error {
 // add is kept, and the error joins a *ListenError for each that cannot. Those that
 // the set has already are left as they are. Serve must run.
 func (s *Set) Add(ctx context.Context, add ...Spec) error {
+	if err := checkAll(add); err != nil {
+		return err
+	}
 	var fresh []Spec
 	started, err := s.change(ctx, func(w *wanted) (err error) {
 		fresh, err = w.add(add)

@@ -257,6 +257,52 @@ func TestAddKeepsAllOrNothing(t *testing.T) {
 	}
 }
 
+// What a caller does with its slice once the set has it changes nothing.
+func TestApplyKeepsItsOwn(t *testing.T) {
+	backend := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.Copy(c, c) })
+	s, _ := startSet(t, nil)
+	want := specs(t, "-L 0:"+backend.String(), "-L 0:"+backend.String()+",max=9")
+	if err := s.Apply(within(t), want); err != nil {
+		t.Fatal(err)
+	}
+	held := dial(t, "tcp", s.List()[0].Listen)
+	ping(t, held)
+	clear(want)
+	if err := s.Add(within(t), specs(t, "-L 0:b:2")...); err != nil {
+		t.Fatal(err)
+	}
+	if all := s.List(); len(all) != 3 || all[0].Forward != "-L localhost:0:"+backend.String() {
+		t.Errorf("forwards %+v", all)
+	}
+	ping(t, held)
+}
+
+// A spec that no text stands for is refused, and changes nothing: the zero one would
+// be a proxy on all addresses.
+func TestSetRefusesWhatNoTextStandsFor(t *testing.T) {
+	s, _ := startSet(t, nil, "-L 0:a:1")
+	for _, bad := range []Spec{
+		{},
+		{Kind: Mixed + 1, Network: "tcp", Listen: "localhost:0", Target: "a:1"},
+		{Kind: SOCKS, Network: "tcp"},
+		{Kind: Local, Network: "tcp", Listen: "localhost:0"},
+		{Kind: Local, Network: "tcp", Listen: "localhost:", Target: "a:1"},
+		{Kind: Remote, Network: "tcp", Listen: ":1", Target: "unix:"},
+		{Kind: Local, Listen: "localhost:0", Target: "a:1"},
+	} {
+		want := append(specs(t, "-L 0:b:2"), bad)
+		if err := s.Apply(within(t), want); err == nil || !strings.Contains(err.Error(), "forward ") {
+			t.Errorf("Apply of %q: %v", bad.String(), err)
+		}
+		if err := s.Add(within(t), want...); err == nil {
+			t.Errorf("Add takes %q", bad.String())
+		}
+	}
+	if all := s.List(); len(all) != 1 || all[0].Forward != "-L localhost:0:a:1" {
+		t.Errorf("forwards %+v", all)
+	}
+}
+
 // A set has a bound.
 func TestAddIsBounded(t *testing.T) {
 	w := wanted{applied: make([]Spec, MaxForwards-1)}

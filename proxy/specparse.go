@@ -97,6 +97,36 @@ func (s *Spec) check() error {
 	return s.Options.check(s)
 }
 
+// checkAll returns why a set cannot have those forwards: nothing but a program makes
+// specs that no text stands for, and what they would listen on is anybody's guess.
+func checkAll(all []Spec) error {
+	for _, s := range all {
+		if err := s.checkWhole(); err != nil {
+			return fmt.Errorf("forward %q: %w", s.String(), err)
+		}
+	}
+	return nil
+}
+
+// checkWhole is check for a spec that need not have been parsed.
+func (s *Spec) checkWhole() error {
+	switch {
+	case s.Kind < Local || s.Kind > Mixed:
+		return fmt.Errorf("no forward is of kind %d: make it with ParseLocal, ParseRemote or ParseProxy", s.Kind)
+	case !isAddress(s.Listen):
+		return fmt.Errorf("%q is no address to listen on: want host:port or unix:/path", s.Listen)
+	case s.Kind <= Remote && !isAddress(s.Target):
+		return fmt.Errorf("%q is no address to forward to: want host:port or unix:/path", s.Target)
+	}
+	return s.check()
+}
+
+// isAddress reports whether text is host:port, or names a unix socket.
+func isAddress(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	return err == nil && port != "" || len(text) > len(unixPrefix) && strings.HasPrefix(text, unixPrefix)
+}
+
 // addresses returns what host and port, or a unix socket, name: an address for each
 // port. Only to listen may the port be 0 and the host be empty.
 func addresses(f []field, listen bool) (list []string, err error) {
