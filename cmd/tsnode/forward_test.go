@@ -82,6 +82,48 @@ func TestForwardBySocket(t *testing.T) {
 	}
 }
 
+// A configuration that is read again and has not changed leaves its forwards to what
+// the socket adds and removes after it: they stay, with their connections.
+func TestReloadKeepsForwardsForTheSocket(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	socket := filepath.Join(t.TempDir(), "tsnode.sock")
+	config := writeFile(t, "tsnode.hujson", `{"hostname": "laptop", "local": ["0:web:7", "0:web:7,max=7"]}`)
+	p := startProcess(t, withKey(tailnet), "run", "--config", config, "--login-server", tailnet.URL(), "--socket", socket)
+	first, second := p.find(`forwarding (\S+) to web:7`), p.find(`forwarding (\S+) to web:7`)
+	p.find("running as laptop")
+	held := []*echo{dialEcho(t, first), dialEcho(t, second)}
+	works := func() {
+		t.Helper()
+		for _, c := range held {
+			c.works()
+		}
+	}
+	works()
+
+	p.Process.Signal(syscall.SIGHUP)
+	p.find("nothing has changed")
+	works()
+	for _, verb := range []string{"add", "remove"} {
+		if said, err := asked(t, "forward", verb, "--socket", socket, "-L", "0:web:8"); err != nil {
+			t.Fatalf("%s: %v: %s", verb, err, said)
+		}
+		works()
+	}
+	dialEcho(t, first).works()
+	dialEcho(t, second).works()
+	said, err := asked(t, "forward", "list", "--socket", socket, "--json")
+	var all []proxy.Status
+	if err := errors.Join(err, json.Unmarshal([]byte(said), &all)); err != nil || len(all) != 2 {
+		t.Fatalf("%v: %s", err, said)
+	}
+	for i, want := range []string{first, second} {
+		if all[i].Listen != want || all[i].Total != 2 {
+			t.Errorf("%+v, want it to listen on %s", all[i], want)
+		}
+	}
+}
+
 // What cannot be added says why, and nothing of it is kept.
 func TestForwardIsRefused(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})

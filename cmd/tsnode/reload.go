@@ -131,10 +131,20 @@ func (r *reloader) apply(ctx context.Context) (changed []string, err error) {
 	if err := set.Apply(ctx, specs); err != nil {
 		fmt.Fprintf(r.people, "tsnode: %v\n", err)
 	}
-	r.tellForwards(statusOf(set, slices.DeleteFunc(specs, func(s proxy.Spec) bool { return slices.Contains(had, s) })))
+	r.tellForwards(statusOf(set, notAmong(specs, had)))
 	r.level.Set(logLevel(now.Verbose))
 	r.settings.Store(now)
 	return changed, nil
+}
+
+// notAmong returns those of specs that had does not have, in a slice of their own.
+func notAmong(specs, had []proxy.Spec) (fresh []proxy.Spec) {
+	for _, s := range specs {
+		if !slices.Contains(had, s) {
+			fresh = append(fresh, s)
+		}
+	}
+	return fresh
 }
 
 // preferences set those of a node to what settings say, by name of the setting.
