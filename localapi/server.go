@@ -22,6 +22,7 @@ const (
 	headerTimeout  = 10 * time.Second // until a request's header has come
 	bodyTimeout    = 30 * time.Second // until all of a request has come
 	idleTimeout    = 60 * time.Second // until the next request
+	finishTimeout  = time.Second      // for answers under way, once Serve is to end
 	writeTimeout   = 10 * time.Second // of each piece of an answer; a client that stops reading is disconnected (SVC-134)
 )
 
@@ -117,21 +118,31 @@ func (s *Server) add(r route) {
 	s.routes[r.path][r.method] = r
 }
 
-// Serve answers on ln, which it closes, until ctx ends; then it ends all
-// connections and waits for them. It may be called for several listeners.
+// Serve answers on ln, which it closes, until ctx ends; then requests under way, whose
+// contexts have ended, may still be answered, and it ends all connections and waits
+// for them. It may be called for several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	v := &serving{
 		Listener: ln, server: s, ctx: ctx, others: newCrowd(), closed: make(chan struct{}),
 		slots: make(chan struct{}, maxConns), requests: make(chan struct{}, maxConns),
 	}
 	h := v.httpServer()
-	stop := context.AfterFunc(ctx, func() { h.Close() })
+	stop := context.AfterFunc(ctx, func() { v.Close() })
 	defer v.await()
 	defer h.Close()
 	defer stop()
 	err := h.Serve(v)
 	if ctx.Err() != nil {
+		finish(h)
 		return ctx.Err()
 	}
 	return fmt.Errorf("localapi: %w", err)
+}
+
+// finish lets requests under way be answered: what one of them has done may be why
+// all ends, and who asked for it is to hear of it.
+func finish(h *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
+	defer cancel()
+	h.Shutdown(ctx) // what it leaves open is closed
 }

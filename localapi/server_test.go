@@ -352,6 +352,31 @@ func TestHandle(t *testing.T) {
 	}
 }
 
+// A request that ends the program is answered all the same.
+func TestEndOfServeAnswersRequests(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s := New(Config{Node: newFake(), Operator: -1})
+	s.Handle(http.MethodPost, "end", MayRead, func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+		io.WriteString(w, `"ended"`)
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	var got string
+	if err := NewClient(path).Call(within(t), http.MethodPost, "tsnode/end", nil, &got); err != nil || got != "ended" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
 // The text of a failure is the server's, whatever form it has.
 func TestStatusError(t *testing.T) {
 	_, c := serve(t, newFake(), nil)
