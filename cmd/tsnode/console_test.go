@@ -120,7 +120,8 @@ func TestWaitsFor(t *testing.T) {
 	}{
 		{node.Status{State: node.StateStarting}, "the control server"},
 		{node.Status{State: node.StateStarting, ControlError: "x"}, "the control server, which does not answer"},
-		{node.Status{State: node.StateNeedsLogin, ControlError: "x"}, "a login in the browser"},
+		{node.Status{State: node.StateNeedsLogin, AuthURL: "https://x", ControlError: "x"}, "a login in the browser"},
+		{node.Status{State: node.StateNeedsLogin, ControlError: "logged out"}, "a login: run 'tsnode login'"},
 		{node.Status{State: node.StateNeedsApproval}, "the approval of an administrator"},
 		{node.Status{State: node.StateRunning}, "a relay"},
 		{node.Status{State: node.StateRunning, Relayed: true}, ""},

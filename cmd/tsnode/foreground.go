@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/carry"
@@ -228,6 +229,9 @@ func (f *foreground) report(ctx context.Context) error {
 		if s, ok := e.(node.Stopped); ok {
 			return s.Err
 		}
+		if isLogout(e) && !f.settings.Get().WaitForLogin {
+			return errLoggedOut // by a request, whether it has run or not
+		}
 		f.tellEvent(e)
 		switch e.(type) {
 		case node.Running:
@@ -241,6 +245,12 @@ func (f *foreground) report(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// isLogout reports whether an event tells that somebody has logged the node out.
+func isLogout(e node.Event) bool {
+	p, ok := e.(node.ControlProblem)
+	return ok && errors.Is(p.Err, control.ErrLoggedOut)
 }
 
 // noteRunning tells the reloader that the node has its addresses.
@@ -272,7 +282,7 @@ func (f *foreground) tellEvent(e node.Event) {
 
 // errLoggedOut ends the process of a node that has run and does no longer
 // (SVC-158).
-var errLoggedOut = errors.New("the node is logged out, or its key has expired: log in again, by a start without --auth-key or with a fresh one; --wait-for-login has the process wait instead")
+var errLoggedOut = errors.New("the node is logged out, or its key has expired: log in again, by a start without --auth-key or with a fresh one; with --wait-for-login the process waits for 'tsnode login' instead")
 
 // drain listens no more, and lets connections end by themselves for as long as the
 // settings say (SVC-175).

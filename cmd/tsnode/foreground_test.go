@@ -132,6 +132,49 @@ func TestLoggedOutEnds(t *testing.T) {
 	p.find("To join the tailnet, visit")
 }
 
+// tsnode logout ends the process as well, once it has been answered; one that waits
+// says how to log in, where no URL is there to visit, and does so (SVC-158).
+func TestLogoutEnds(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	socket := filepath.Join(t.TempDir(), "tsnode.sock")
+	start := func(name string, flags ...string) *process {
+		key := "TS_AUTHKEY=" + tailnet.AuthKey(devnet.KeyOptions{})
+		return startProcess(t, []string{key}, append(append(joins(tailnet, name), "--socket", socket), flags...)...)
+	}
+	p := start("ends")
+	p.find("running as ends")
+	if said, err := output(t, "logout", "--socket", socket); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	code, rest := p.exit()
+	if said := strings.Join(rest, "\n"); code != exitFailed || !strings.Contains(said, errLoggedOut.Error()) {
+		t.Errorf("exit code %d\n%s", code, said)
+	}
+	awaitGone(t, tailnet, "ends")
+
+	p = start("waits", "--wait-for-login", "--health", "127.0.0.1:0")
+	base := p.find(`health and metrics on (\S+)`)
+	p.find("running as waits")
+	if said, err := output(t, "logout", "--socket", socket); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	p.find("tsnode: logged out")
+	p.find("Log in with 'tsnode login'")
+	resp, err := http.Get(base + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), "waiting for a login: run 'tsnode login'") {
+		t.Errorf("/readyz: %q, %v", body, err)
+	}
+	t.Setenv("TS_AUTHKEY", tailnet.AuthKey(devnet.KeyOptions{}))
+	if said, err := output(t, "login", "--socket", socket); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	p.find("running as waits")
+}
+
 // A process that nobody watches takes its time after a refused auth key, once it has
 // told of it, and a signal cuts that short (SVC-156).
 func TestRefusedKeyIsNoHammer(t *testing.T) {

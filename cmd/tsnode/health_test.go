@@ -41,7 +41,8 @@ func TestHealthOfStates(t *testing.T) {
 		livez, readyz, healt string
 	}{
 		{"starting", nil, node.Status{State: node.StateStarting}, "200 ok", "503 waiting for the control server", "503 waiting for an address of the tailnet"},
-		{"login", nil, node.Status{State: node.StateNeedsLogin}, "200 ok", "503 waiting for a login in the browser", "503 waiting for an address of the tailnet"},
+		{"logged out", nil, node.Status{State: node.StateNeedsLogin}, "200 ok", "503 waiting for a login: run 'tsnode login'", "503 waiting for an address of the tailnet"},
+		{"login", nil, node.Status{State: node.StateNeedsLogin, AuthURL: "https://x"}, "200 ok", "503 waiting for a login in the browser", "503 waiting for an address of the tailnet"},
 		{"no relay", nil, node.Status{State: node.StateRunning, TailscaleIPs: ips}, "200 ok", "503 waiting for a relay", "200 ok"},
 		{"direct", nil, node.Status{State: node.StateRunning, TailscaleIPs: ips, DirectPaths: 1}, "200 ok", "200 ok", "200 ok"},
 		{"relayed", nil, node.Status{State: node.StateRunning, TailscaleIPs: ips, Relayed: true}, "200 ok", "200 ok", "200 ok"},

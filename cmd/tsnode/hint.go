@@ -20,6 +20,7 @@ var hints = []struct {
 	{control.ErrUntrusted, "Install CA certificates, in a container at /etc/ssl/certs/ca-certificates.crt; SSL_CERT_FILE names a file of your own."},
 	{node.ErrControlUnreachable, "Check --login-server and this machine's network: the control server does not answer."},
 	{node.ErrKeyExpired, "Log in again: run with a fresh --auth-key, or without one to log in with a browser."},
+	{control.ErrLoggedOut, "Log in with 'tsnode login', which takes an auth key or prints a URL to visit."},
 	{node.ErrRejected, "The tailnet's policy denies this connection: ask its administrator for access."},
 	{node.ErrNameNotFound, "Check the name: it is neither a node of the tailnet nor known to this machine's resolver."},
 	{node.ErrNoAnswer, "Check that the peer runs and is online, and that the tailnet's policy permits the connection."},

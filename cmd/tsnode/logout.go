@@ -10,7 +10,8 @@ func newLogout() *cobra.Command {
 		Use:   "logout [flags]",
 		Short: "Log the running node out",
 		Long: `Log the running node out: the control server forgets its key, and so does the node.
-Connections end. It waits for 'tsnode login' then, and comes back as another node.
+Connections end. The node's process ends, too, with 1; with --wait-for-login it waits
+for 'tsnode login' instead, and comes back as another node.
 
 ` + asksRunning,
 		Example: "  tsnode logout",

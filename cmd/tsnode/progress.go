@@ -50,6 +50,8 @@ func (p *progress) Serve(ctx context.Context) error {
 // waitsFor says what a node waits for until it can be reached; empty: nothing.
 func waitsFor(s *node.Status) string {
 	switch {
+	case s.State == node.StateNeedsLogin && s.AuthURL == "":
+		return "a login: run 'tsnode login'"
 	case s.State == node.StateNeedsLogin:
 		return "a login in the browser"
 	case s.State == node.StateNeedsApproval:
