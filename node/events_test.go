@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
+
+	"github.com/seed94491740/tsnode/control"
 )
 
 func TestEventsBeginWithTheNewestAndEndWithStopped(t *testing.T) {
@@ -48,5 +52,20 @@ func TestEventsEndWithContext(t *testing.T) {
 	cancel()
 	for range c {
 		t.Error("an event although none was published")
+	}
+}
+
+// What a node waits for has an URL only if there is one.
+func TestNotRunningSaysWhatItWaitsFor(t *testing.T) {
+	for want, st := range map[string]lifeState{
+		"waiting for a login at https://x":          {state: StateNeedsLogin, authURL: "https://x"},
+		"waiting for a Login":                       {state: StateNeedsLogin, problem: control.ErrLoggedOut},
+		"waiting for an administrator's approval":   {state: StateNeedsApproval},
+		"logged out: waiting for a login at https:": {state: StateNeedsLogin, authURL: "https://x", problem: control.ErrLoggedOut},
+	} {
+		err := notRunning(context.Canceled, st)
+		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "at  ") || !errors.Is(err, context.Canceled) {
+			t.Errorf("%+v: %v, want %q", st, err, want)
+		}
 	}
 }

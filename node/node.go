@@ -228,6 +228,8 @@ func (n *Node) awaitRunning(ctx context.Context) (*netmap.Netmap, error) {
 // notRunning says what a node that does not run waits for.
 func notRunning(cause error, st lifeState) error {
 	switch {
+	case st.state == StateNeedsLogin && st.authURL == "":
+		return fmt.Errorf("%w: waiting for a Login (%w)", ErrNotRunning, cause)
 	case st.state == StateNeedsLogin && st.problem != nil:
 		return fmt.Errorf("%w: %w: waiting for a login at %s (%w)", ErrNotRunning, st.problem, st.authURL, cause)
 	case st.state == StateNeedsLogin:
