@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/seed94491740/tsnode/control"
@@ -27,6 +28,27 @@ func TestCheckAdvertised(t *testing.T) {
 	}
 	if err := checkAdvertised(netip.Prefix{}); err == nil {
 		t.Error("the zero prefix is taken")
+	}
+}
+
+// Check tells all that Start would refuse.
+func TestCheckTellsAll(t *testing.T) {
+	n := &Node{
+		Hostname: "x y", ControlURL: "foo", MemoryLimit: 1 << 20, AdvertiseTags: []string{"web"},
+		AdvertiseRoutes: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8"), netip.MustParsePrefix("127.0.0.0/8")},
+		ExitNode:        "a", AdvertiseExitNode: true, AcceptRoutesFrom: []string{"b"},
+	}
+	err := n.Check()
+	for _, want := range []string{`hostname "x y"`, `control URL "foo"`, "memory limit of 1048576", `tag "web"`, "want 10.0.0.0/8", "127.0.0.0/8 is not routed", "one of ExitNode and AdvertiseExitNode", "AcceptRoutesFrom"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %s", err, want)
+		}
+	}
+	if start := n.Start(); start == nil || start.Error() != "start node: "+err.Error() {
+		t.Errorf("Start: %v", start)
+	}
+	if err := new(Node).Check(); err != nil {
+		t.Errorf("the zero node: %v", err)
 	}
 }
 

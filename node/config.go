@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -62,9 +63,10 @@ func (n *Node) settings() (s settings, err error) {
 		network: n.Network, tun: n.TUN, proxy: n.Proxy, headers: n.Headers, log: n.logger(), userLog: n.UserLogf, store: n.Store,
 		loops: cmp.Or(n.seams.loops, loopsFor(goruntime.GOMAXPROCS(0))), seams: n.seams,
 	}
-	if err := s.limitMemory(n.MemoryLimit); err != nil {
+	if err := n.Check(); err != nil {
 		return s, err
 	}
+	s.limitMemory(n.MemoryLimit)
 	s.around = s.network
 	if s.network == nil {
 		s.network, s.around = n.underlay(), host.OS{}
@@ -80,15 +82,21 @@ func (n *Node) settings() (s settings, err error) {
 		return s, err
 	}
 	s.preferences = n.preferences()
-	if err := s.preferences.check(); err != nil {
-		return s, err
-	}
-	for _, t := range s.tags {
+	return s, n.openStore(&s)
+}
+
+// Check returns all that is wrong with the values of the node's fields, for which
+// Start would fail. It starts nothing.
+func (n *Node) Check() error {
+	_, err := checkControlURL(cmp.Or(n.ControlURL, DefaultControlURL))
+	p := n.preferences()
+	errs := []error{checkMemoryLimit(n.MemoryLimit), err, p.check()}
+	for _, t := range n.AdvertiseTags {
 		if !strings.HasPrefix(t, "tag:") || len(t) == len("tag:") {
-			return s, fmt.Errorf("tag %q: want tag:NAME", t)
+			errs = append(errs, fmt.Errorf("tag %q: want tag:NAME", t))
 		}
 	}
-	return s, n.openStore(&s)
+	return errors.Join(errs...)
 }
 
 // loopsFor returns how many goroutines share what one can do for small loads:

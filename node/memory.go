@@ -44,22 +44,26 @@ func pipelineMemory(loops int, held int64) int64 {
 	return int64(loops)*loop + countedRegions*region + shared + held
 }
 
-// limitMemory checks a limit and shares it out: half of what the pipeline leaves
+// checkMemoryLimit returns why a limit cannot be, in bytes; 0 is none.
+func checkMemoryLimit(limit int64) error {
+	if limit != 0 && limit < LeastMemoryLimit {
+		return fmt.Errorf("memory limit of %d bytes: want at least %d, or 0 for none", limit, LeastMemoryLimit)
+	}
+	return nil
+}
+
+// limitMemory shares out a limit that has been checked: half of what the pipeline leaves
 // is for sockets, and as much for the garbage that Go lets a heap gather before it
 // collects. A small limit is for few loops.
-func (s *settings) limitMemory(limit int64) error {
-	switch {
-	case limit == 0:
-		return nil
-	case limit < LeastMemoryLimit:
-		return fmt.Errorf("memory limit of %d bytes: want at least %d, or 0 for none", limit, LeastMemoryLimit)
+func (s *settings) limitMemory(limit int64) {
+	if limit == 0 {
+		return
 	}
 	s.held = min(limit/heldShare, wireguard.HeldMemory)
 	for s.loops > 1 && pipelineMemory(s.loops, s.held) > limit/2 {
 		s.loops--
 	}
 	s.memoryLimit, s.buffers = limit, (limit-pipelineMemory(s.loops, s.held))/2
-	return nil
 }
 
 // memory returns what the node's packets and connections may take now.

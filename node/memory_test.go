@@ -99,14 +99,14 @@ func TestMemoryLimitIsShared(t *testing.T) {
 		{1 << 30, 4, 4},
 	} {
 		s := settings{loops: tt.loops}
-		err := s.limitMemory(tt.limit)
+		err := checkMemoryLimit(tt.limit)
 		if tt.want == 0 {
 			if err == nil || !strings.Contains(err.Error(), fmt.Sprint(LeastMemoryLimit)) {
 				t.Errorf("limit %d: %v, want an error that names the least", tt.limit, err)
 			}
 			continue
 		}
-		if err != nil || s.loops != tt.want {
+		if s.limitMemory(tt.limit); err != nil || s.loops != tt.want {
 			t.Errorf("limit %d: %d loops, %v, want %d", tt.limit, s.loops, err, tt.want)
 		}
 		if s.held > tt.limit/16 || s.held > wireguard.HeldMemory || tt.limit > 0 && s.held == 0 {

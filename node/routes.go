@@ -47,21 +47,22 @@ func (p Preferences) clone() Preferences {
 	return p
 }
 
-// check returns why the preferences make no sense.
+// check returns all why the preferences make no sense.
 func (p *Preferences) check() error {
-	switch {
-	case len(p.AcceptRoutesFrom) > 0 && !p.AcceptRoutes:
-		return errors.New("AcceptRoutesFrom chooses among routes that AcceptRoutes does not accept: set it, too")
-	case p.ExitNode != "" && p.AdvertiseExitNode:
-		return errors.New("a node cannot be an exit node and use one at the same time: set one of ExitNode and AdvertiseExitNode")
+	var errs []error
+	if len(p.AcceptRoutesFrom) > 0 && !p.AcceptRoutes {
+		errs = append(errs, errors.New("AcceptRoutesFrom chooses among routes that AcceptRoutes does not accept: set it, too"))
+	}
+	if p.ExitNode != "" && p.AdvertiseExitNode {
+		errs = append(errs, errors.New("a node cannot be an exit node and use one at the same time: set one of ExitNode and AdvertiseExitNode"))
 	}
 	for _, r := range p.AdvertiseRoutes {
 		if err := checkAdvertised(r); err != nil {
-			return fmt.Errorf("AdvertiseRoutes: %w", err)
+			errs = append(errs, fmt.Errorf("AdvertiseRoutes: %w", err))
 		}
 	}
 	_, err := hostname(p.Hostname)
-	return err
+	return errors.Join(append(errs, err)...)
 }
 
 // Preferences returns those in force.
