@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 
 	"internal/version":  {},
 	"internal/pcapng":   {},
-	"internal/settings": slices.Concat(leaves, []string{"proxy"}),
+	"internal/settings": slices.Concat(leaves, []string{"node", "proxy", "state"}),
 
 	"netmap":         leaves,
 	"transport":      leaves,

@@ -48,7 +48,7 @@ func checkAdvertised(r netip.Prefix) error {
 	case r != r.Masked():
 		return fmt.Errorf("%v has bits set behind its prefix: want %v", r, r.Masked())
 	case r.Bits() == 0:
-		return fmt.Errorf("%v is the Internet: set AdvertiseExitNode", r)
+		return fmt.Errorf("%v is the Internet: advertise an exit node instead", r)
 	case via6.Overlaps(r) && r.Bits() < 96:
 		return fmt.Errorf("%v is more than one site of 4via6: want 96 bits at least, see Via", r)
 	case via6.Contains(a):

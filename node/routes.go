@@ -58,7 +58,7 @@ func (p *Preferences) check() error {
 	}
 	for _, r := range p.AdvertiseRoutes {
 		if err := checkAdvertised(r); err != nil {
-			errs = append(errs, fmt.Errorf("AdvertiseRoutes: %w", err))
+			errs = append(errs, fmt.Errorf("advertised routes: %w", err))
 		}
 	}
 	_, err := hostname(p.Hostname)

@@ -54,8 +54,8 @@ func newKubeAPI(c KubeConfig) (*kubeAPI, error) {
 	if a.Network == nil {
 		a.Network = host.OS{}
 	}
-	if !isKubeName(c.Secret) {
-		return nil, fmt.Errorf("%q cannot be the name of a Secret: write kube:NAME in lower-case letters, digits, hyphens and dots", c.Secret)
+	if err := CheckSecretName(c.Secret); err != nil {
+		return nil, err
 	}
 	if err := a.readAccount(); err != nil {
 		return nil, fmt.Errorf("no service account of Kubernetes: %w: run in a pod that has one (automountServiceAccountToken), or keep the keys elsewhere", err)
@@ -66,6 +66,14 @@ func newKubeAPI(c KubeConfig) (*kubeAPI, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return a, nil
+}
+
+// CheckSecretName returns why no Secret can have that name.
+func CheckSecretName(name string) error {
+	if !isKubeName(name) {
+		return fmt.Errorf("%q cannot be the name of a Secret: write kube:NAME in lower-case letters, digits, hyphens and dots", name)
+	}
+	return nil
 }
 
 // maxKubeName is the longest name of an object in bytes (Kubernetes documentation,

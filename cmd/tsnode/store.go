@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -13,19 +12,17 @@ import (
 )
 
 // openStore opens where the node's keys are kept, by the prefix of the setting
-// state (SVC-139). It is nil when that is not set: then the node opens a file in
+// state (SVC-139), which is one that there is. It is nil when that is not set: then the node opens a file in
 // its folder, or keeps keys in memory. ctx is for the opening alone.
 func openStore(ctx context.Context, s *settings.Settings) (state.Store, error) {
-	prefix, name, hasPrefix := strings.Cut(s.State, ":")
+	name, isKube := strings.CutPrefix(s.State, settings.StateKube)
 	switch {
 	case s.State == "":
 		return nil, nil
 	case s.State == settings.StateMemory:
 		return state.NewMemory(), nil
-	case hasPrefix && prefix+":" == settings.StateKube:
+	case isKube:
 		return state.OpenKube(ctx, state.KubeConfig{Secret: name, Address: kubeAddress(os.Getenv)})
-	case hasPrefix && !strings.ContainsAny(prefix, `/\.`) && len(prefix) > 1: // one letter is a drive
-		return nil, &usageError{fmt.Errorf("%s: %q: this version has no store %s: use mem:, kube:SECRET or the path of a file", s.From("state"), s.State, prefix)}
 	}
 	return state.OpenFile(s.State)
 }

@@ -25,7 +25,7 @@ func TestContainerEnvironment(t *testing.T) {
 		{"TS_AUDIENCE=a", "error TS_AUDIENCE: identity federation", ""},
 		{"TS_HOSTNAME=web", "hostname=web", ""},
 		{"TS_HOSTNAME=", "hostname=", ""},
-		{"TS_ROUTES=10.0.0.0/8,fd00::/8", "advertise-routes=10.0.0.0/8,fd00::/8", ""},
+		{"TS_ROUTES=10.0.0.0/8,fd12:3456::/32", "advertise-routes=10.0.0.0/8,fd12:3456::/32", ""},
 		{"TS_ROUTES=", "advertise-routes=", ""},
 		{"TS_ROUTES=10.0.0.0", `error TS_ROUTES: "10.0.0.0": want a network`, ""},
 		{"TS_ACCEPT_DNS=false", "accept-dns=false", ""},

@@ -50,11 +50,12 @@ func readFlags(given *pflag.FlagSet, into *target) error {
 			name = "auth-key"
 		}
 		to, ok := into.values[name]
-		if !ok {
+		said, ours := g.Value.(*givenFlag)
+		if !ok || !ours {
 			return // of the command itself
 		}
 		into.settings.from[name] = "--" + name
-		errs = append(errs, Copy(to, g.Value))
+		errs = append(errs, said.copyTo(to, "--"+name))
 	})
 	return errors.Join(errs...)
 }
@@ -137,8 +138,10 @@ func words(v pflag.Value, text string) []string {
 
 func isComma(r rune) bool { return r == ',' || r == ' ' }
 
-// finish makes the settings agree with one another.
+// finish makes the settings agree with one another, and returns all where they do
+// not.
 func (t *target) finish() error {
+	var errs []error
 	s := t.settings
 	if t.kubernetes && s.InMemory() && s.State == "" {
 		s.State = StateKube + defaultKubeSecret
@@ -150,13 +153,16 @@ func (t *target) finish() error {
 		s.Warnings = append(s.Warnings, "the node's keys are in memory and it is not ephemeral: each start leaves one more node in the tailnet; set state-dir, or ephemeral") // SVC-141
 	}
 	if s.from["auth-key"] == fromClientSecret && len(s.Tags) == 0 {
-		return errors.New("TS_CLIENT_SECRET: a node of an OAuth client needs tags: TS_EXTRA_ARGS=--advertise-tags=tag:NAME")
+		errs = append(errs, errors.New("TS_CLIENT_SECRET: a node of an OAuth client needs tags: TS_EXTRA_ARGS=--advertise-tags=tag:NAME"))
 	}
 	if s.Stdio != "" && len(s.Local)+len(s.Remote)+len(s.SOCKS5)+len(s.HTTPProxy) > 0 {
 		s.Warnings = append(s.Warnings, "-W forwards nothing else, as ssh's: -L, -R, -D and --http-proxy are left out")
 	}
 	if s.Stdio != "" && s.AuthKey == "-" {
-		return errors.New("-W needs standard input for its connection: take the auth key from a file, --auth-key file:PATH")
+		errs = append(errs, errors.New("-W needs standard input for its connection: take the auth key from a file, --auth-key file:PATH"))
 	}
-	return nil
+	if s.ExitNode != "" && s.AdvertiseExitNode {
+		errs = append(errs, fmt.Errorf("%s and %s: a node cannot be an exit node and use one at the same time: leave out one of exit-node and advertise-exit-node", s.From("exit-node"), s.From("advertise-exit-node")))
+	}
+	return errors.Join(errs...)
 }

@@ -84,10 +84,11 @@ func TestWhatWins(t *testing.T) {
 func TestEverySettingFromEverywhere(t *testing.T) {
 	says := map[string]struct{ flag, file string }{
 		kindText: {"x", `"x"`}, kindSwitch: {"true", "true"}, kindPort: {"7", "7"}, kindDuration: {"7s", `"7s"`},
-		kindSize: {"7MiB", `"7MiB"`}, kindRoutes: {"10.0.0.0/8,a", `["10.0.0.0/8", "a"]`},
+		kindRoutes: {"10.0.0.0/8,a", `["10.0.0.0/8", "a"]`},
 	}
 	own := map[string]string{ // of those that do not take any text
 		"local": "1:a:1", "remote": "1:a:1", "socks5": "127.0.0.1:1", "http-proxy": "127.0.0.1:1", "health": "127.0.0.1:1", "metrics": "127.0.0.1:1",
+		"login-server": "https://x", "memory-limit": "16MiB",
 		"log-format": "json", "stdio": "a:1", "advertise-tags": "tag:a", "advertise-routes": "10.0.0.0/8", "proxy-allow": "a:1",
 	}
 	for _, s := range Table() {
@@ -137,6 +138,36 @@ func TestEphemeralFollowsState(t *testing.T) {
 		if s.Ephemeral != test.want || (len(s.Warnings) > 0) != test.warns {
 			t.Errorf("%q %q: ephemeral %v, warnings %q", test.environ, test.args, s.Ephemeral, s.Warnings)
 		}
+	}
+}
+
+// Whatever is wrong is told at once, each with its place: file, variable or flag.
+func TestAllThatIsWrongIsTold(t *testing.T) {
+	file := `{
+		"hostname": "x y",
+		"exit-node": "gateway",
+	}`
+	_, err := read(t, file, []string{"TSNODE_LOGIN_SERVER=foo", "TS_KUBE_SECRET=Foo_Bar"},
+		"--memory-limit", "1MiB", "--advertise-routes", "10.0.0.1/8", "--advertise-exit-node", "--port", "x", "-L", "8080:web")
+	if err == nil {
+		t.Fatal("all is taken")
+	}
+	for _, want := range []string{
+		`file:2:15: "hostname": hostname "x y": want at most 63 letters`,
+		`TSNODE_LOGIN_SERVER: control URL "foo": want https://HOST`,
+		`TS_KUBE_SECRET: "Foo_Bar" cannot be the name of a Secret`,
+		`--memory-limit "1MiB": memory limit of 1048576 bytes: want at least`,
+		`--advertise-routes "10.0.0.1/8": advertised routes: 10.0.0.1/8 has bits set behind its prefix: want 10.0.0.0/8`,
+		`--port "x": want a port number`,
+		`--local: -L "8080:web": want [bind:]port`,
+		`file:3:3 and --advertise-exit-node: a node cannot be an exit node and use one`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("lacks %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(err)
 	}
 }
 

@@ -37,15 +37,15 @@ type Setting struct {
 
 // table has every setting, in the order of the documentation.
 var table = []Setting{
-	{Name: "hostname", Env: "TS_HOSTNAME", Group: Node, Live: true, Usage: "name of the node (default: this machine's)", value: text(func(s *Settings) *string { return &s.Hostname })},
+	{Name: "hostname", Env: "TS_HOSTNAME", Group: Node, Live: true, Usage: "name of the node (default: this machine's)", value: checked(func(s *Settings) *string { return &s.Hostname }, parseHostname)},
 	{Name: "auth-key", Env: "TS_AUTHKEY", Group: Node, secret: true, Usage: "auth key: file:PATH, - for standard input, or the key itself", value: text(func(s *Settings) *string { return &s.AuthKey })},
-	{Name: "login-server", Group: Node, Usage: "URL of the control server", value: text(func(s *Settings) *string { return &s.LoginServer })},
+	{Name: "login-server", Group: Node, Usage: "URL of the control server", value: checked(func(s *Settings) *string { return &s.LoginServer }, parseServer)},
 	{Name: "state-dir", Env: "TS_STATE_DIR", Group: Node, Usage: "folder that keeps the node's keys; empty: in memory", value: text(func(s *Settings) *string { return &s.StateDir })},
-	{Name: "state", Group: Node, Usage: "where the node's keys are kept: mem:, kube:SECRET or the path of a file (default: in --state-dir)", value: text(func(s *Settings) *string { return &s.State })},
+	{Name: "state", Group: Node, Usage: "where the node's keys are kept: mem:, kube:SECRET or the path of a file (default: in --state-dir)", value: checked(func(s *Settings) *string { return &s.State }, parseState)},
 	{Name: "ephemeral", Group: Node, Usage: "let the tailnet forget the node when it ends (default: true when its keys are in memory)", value: onOff(func(s *Settings) *bool { return &s.Ephemeral })},
 	{Name: "advertise-tags", Group: Node, Usage: "tags to ask for, as in tag:web,tag:prod", value: several(func(s *Settings) *[]string { return &s.Tags }, parseTag)},
 	{Name: "port", Group: Node, Usage: "UDP port for direct paths (default: any)", value: of(kindPort, func(s *Settings) *uint16 { return &s.Port }, parsePort)},
-	{Name: "memory-limit", Group: Node, Usage: "bound the memory of connections and packets, as in 64MiB; 12MiB at least", value: of(kindSize, func(s *Settings) *int64 { return &s.MemoryLimit }, parseSize)},
+	{Name: "memory-limit", Group: Node, Usage: "bound the memory of connections and packets, as in 64MiB; 12MiB at least", value: of(kindSize, func(s *Settings) *int64 { return &s.MemoryLimit }, parseLimit)},
 	{Name: "verbose", Short: "v", Group: Node, Live: true, Usage: "log more", value: onOff(func(s *Settings) *bool { return &s.Verbose })},
 
 	{Name: "accept-routes", Group: Route, Live: true, Usage: "use routes to networks behind other nodes; =NET,NODE,… uses only those", value: func(s *Settings) pflag.Value { return routeChoice{&s.AcceptRoutes, &s.AcceptRoutesFrom} }},
@@ -109,14 +109,14 @@ func Defaults() *Settings {
 }
 
 // AddFlags defines the flags of all settings in groups. What they are given is for
-// Sources to read.
+// Sources to read, what is wrong with it, too.
 func AddFlags(f *pflag.FlagSet, groups Group) {
 	shown := Defaults()
 	for _, s := range Table() {
 		if s.Group&groups == 0 {
 			continue
 		}
-		flag := f.VarPF(s.value(shown), s.Name, s.Short, s.Usage)
+		flag := f.VarPF(&givenFlag{Value: s.value(shown)}, s.Name, s.Short, s.Usage)
 		switch flag.Value.Type() {
 		case kindSwitch, kindRoutes:
 			flag.NoOptDefVal = "true"

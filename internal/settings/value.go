@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,14 +188,6 @@ func parseDuration(text string) (time.Duration, error) {
 		return 0, errors.New("want a duration such as 10s or 1m30s")
 	}
 	return d, nil
-}
-
-func parsePrefix(text string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q: want a network such as 10.0.0.0/8", text)
-	}
-	return p, nil
 }
 
 func parseTag(text string) (string, error) {
