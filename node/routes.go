@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -148,7 +150,11 @@ func (r *router) follow(nm *netmap.Netmap, link host.Link) {
 	exit := r.chooseExit(&p, nm)
 	if old := r.exit.Get(); exit != old {
 		r.exit.Store(exit)
-		r.log.Info("exit node", "wanted", p.ExitNode, "in use", exit.name, "problem", exit.problem)
+		level := slog.LevelInfo
+		if exit.problem != "" && nm != nil {
+			level = slog.LevelWarn // traffic to the Internet fails
+		}
+		r.log.Log(context.Background(), level, "exit node", "wanted", p.ExitNode, "in use", exit.name, "problem", exit.problem)
 	}
 	name, _ := hostname(p.Hostname) // which was checked
 	advertised := p.advertised()

@@ -85,8 +85,8 @@ func (o *ipOptions) addresses(ctx context.Context, args []string) (some []netip.
 	return some, nil
 }
 
-// findNode returns the node that has a name, full or its first label alone, or an
-// address.
+// findNode returns the node that has a name, full or its first label alone, an
+// address, an ID or a key.
 func findNode(s *localapi.Status, text string) (*localapi.PeerStatus, error) {
 	if err := notOn(s); err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func findNode(s *localapi.Status, text string) (*localapi.PeerStatus, error) {
 		func(p *localapi.PeerStatus) bool { return hasAddr(p, text) },
 		func(p *localapi.PeerStatus) bool { return strings.EqualFold(strings.TrimSuffix(p.DNSName, "."), name) },
 		func(p *localapi.PeerStatus) bool { return strings.EqualFold(p.BaseName(), name) },
-		func(p *localapi.PeerStatus) bool { return string(p.ID) == text },
+		func(p *localapi.PeerStatus) bool { return string(p.ID) == text || p.PublicKey.String() == text },
 	} {
 		for _, p := range all {
 			if match(p) {

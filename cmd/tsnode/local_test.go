@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/devnet"
+	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/localapi"
 	"github.com/seed94491740/tsnode/node"
 )
@@ -131,7 +132,7 @@ func TestSet(t *testing.T) {
 	set := func(args ...string) (string, error) {
 		return output(t, append([]string{"set", "--socket", socket}, args...)...)
 	}
-	out, err := set("--json", "--hostname", "other", "--shields-up", "--accept-routes", "--exit-node", "gone", "--accept-dns=false")
+	out, err := set("--json", "--hostname", "other", "--shields-up", "--accept-routes", "--exit-node", "gone", "--force", "--accept-dns=false")
 	if err != nil || !strings.Contains(out, `"Hostname": "other"`) {
 		t.Errorf("set: %v", err)
 	}
@@ -146,7 +147,7 @@ func TestSet(t *testing.T) {
 	if _, err := set("--exit-node="); err != nil || n.Preferences().ExitNode != "" {
 		t.Errorf("no exit node: %v", err)
 	}
-	if _, err := set("--exit-node", "auto"); err != nil || n.Preferences().ExitNode != localapi.AutoExitNode {
+	if _, err := set("--exit-node", "auto", "--force"); err != nil || n.Preferences().ExitNode != localapi.AutoExitNode {
 		t.Errorf("any exit node: %v", err)
 	}
 	if _, err := set("--advertise-exit-node"); err == nil {
@@ -166,6 +167,55 @@ func TestSet(t *testing.T) {
 		if _, err := set(args...); !errors.As(err, &usage) {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// An exit node that is none would cut the node off the Internet: it is refused, and
+// nothing changes, unless that is wanted.
+func TestSetRefusesExitNodesThatAreNone(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{Policy: []byte(`{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}], "autoApprovers": {"exitNode": ["*"]}}`)})
+	runNode(t, tailnet, "web")
+	socket, n := runNode(t, tailnet, "me")
+	set := func(args ...string) error {
+		_, err := output(t, append([]string{"set", "--socket", socket, "--shields-up"}, args...)...)
+		return err
+	}
+	for name, want := range map[string]string{
+		"nosuch": "name not found", "web": "does not offer to be an exit node", "100.64.0.1": "does not offer", "100.64.0.77": "not found", "me": "this node itself", "auto": "no node of the tailnet offers",
+	} {
+		if err := set("--exit-node", name); !errors.Is(err, errNoExit) || !strings.Contains(err.Error(), want) || name != "me" && !strings.Contains(err.Error(), "--force") {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if p := n.Preferences(); p.ExitNode != "" || p.ShieldsUp {
+			t.Errorf("%s: in force is %+v", name, p)
+		}
+	}
+	if err := set("--exit-node", "nosuch", "--force"); err != nil || n.Preferences().ExitNode != "nosuch" {
+		t.Errorf("with --force: %v", err)
+	}
+	if err := set("--exit-node="); err != nil || n.Preferences().ExitNode != "" {
+		t.Errorf("none: %v", err)
+	}
+}
+
+// Which nodes can be the exit node of a running one.
+func TestCheckExit(t *testing.T) {
+	self := &localapi.PeerStatus{ID: "self", DNSName: "me.x."}
+	exit := &localapi.PeerStatus{ID: "exit", DNSName: "gateway.x.", PublicKey: key.NewNode().Public(), ExitNodeOption: true, Online: true}
+	s := &localapi.Status{BackendState: localapi.Running.String(), Self: self, Peer: map[key.NodePublic]*localapi.PeerStatus{exit.PublicKey: exit}}
+	var said strings.Builder
+	for _, name := range []string{"gateway", "gateway.x", "exit", exit.PublicKey.String(), "auto", "auto:any"} {
+		if err := checkExit(s, name, &said); err != nil || said.Len() > 0 {
+			t.Errorf("%s: %v, %s", name, err, &said)
+		}
+	}
+	exit.Online = false
+	if err := checkExit(s, "gateway", &said); err != nil || !strings.Contains(said.String(), "warning: --exit-node gateway: that node is offline") {
+		t.Errorf("offline: %v, %s", err, &said)
+	}
+	s.BackendState = localapi.Starting.String()
+	if err := checkExit(s, "gateway", &said); !errors.Is(err, errNoExit) || !strings.Contains(err.Error(), "not on its tailnet") {
+		t.Errorf("not on the tailnet: %v", err)
 	}
 }
 

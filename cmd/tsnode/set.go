@@ -18,7 +18,7 @@ type setOptions struct {
 	hostname, exitNode      string
 	acceptRoutes, shieldsUp bool
 	acceptDNS, allowLAN     bool
-	advertiseExit           bool
+	advertiseExit, force    bool
 	routes                  []string
 }
 
@@ -30,6 +30,10 @@ func newSet() *cobra.Command {
 		Long: `Change preferences of the running node. What no flag names stays as it is. Changes
 are in force at once, and last until the node's process ends. With --json the
 preferences in force are printed.
+
+While an exit node is set, traffic to the Internet goes through it or nowhere. So one
+that the tailnet does not have, or that does not offer to be one, is refused, unless
+--force is there, too.
 
 ` + asksRunning,
 		Example: `  # send Internet traffic through the node "gateway", and no longer
@@ -45,6 +49,7 @@ preferences in force are printed.
 	o.add(cmd, true)
 	f.StringVar(&o.hostname, "hostname", "", "name to ask for; empty: this machine's")
 	f.StringVar(&o.exitNode, "exit-node", "", "node for traffic to the Internet, by name, address or ID; auto: any; empty: none")
+	f.BoolVar(&o.force, "force", false, "set an --exit-node that is none now")
 	f.BoolVar(&o.allowLAN, "exit-node-allow-lan-access", false, "reach the networks that this machine is in past the exit node")
 	f.BoolVar(&o.acceptRoutes, "accept-routes", false, "take routes that other nodes offer")
 	f.BoolVar(&o.acceptDNS, "accept-dns", true, "use the tailnet's resolvers and search domains")
@@ -66,6 +71,15 @@ func (o *setOptions) run(cmd *cobra.Command) error {
 	fields, err := o.fields(cmd.Flags(), now)
 	if err != nil {
 		return &usageError{err}
+	}
+	if o.exitNode != "" && !o.force {
+		s, err := c.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if err := checkExit(s, o.exitNode, cmd.ErrOrStderr()); err != nil {
+			return err
+		}
 	}
 	p, err := c.EditPrefs(cmd.Context(), fields)
 	if err != nil || !o.json {
@@ -110,12 +124,11 @@ func (o *setOptions) fields(f *pflag.FlagSet, now *localapi.Prefs) (map[string]a
 // setExitNode chooses the field by what the flag holds: the node takes a name for
 // an ID, too.
 func (o *setOptions) setExitNode(all map[string]any) {
-	switch o.exitNode {
-	case localapi.AutoExitNode, "auto:any":
+	if isAutoExit(o.exitNode) {
 		all["AutoExitNode"] = "any"
-	default:
-		all["ExitNodeID"] = o.exitNode
+		return
 	}
+	all["ExitNodeID"] = o.exitNode
 }
 
 // advertised returns all routes to offer: those of an exit node among them.
