@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -72,14 +73,27 @@ func (c *console) fit(text string) string {
 
 // A lineLog writes the lines for people into a log, for machines that read all of
 // standard error.
-type lineLog struct{ log *slog.Logger }
+type lineLog struct {
+	log   *slog.Logger
+	level slog.Level
+}
 
 // Write makes one record of p.
 func (l lineLog) Write(p []byte) (int, error) {
 	if text := strings.Join(strings.Fields(string(p)), " "); text != "" {
-		l.log.Info(strings.TrimPrefix(text, "tsnode: "))
+		text = strings.TrimPrefix(text, "tsnode: ")
+		l.log.Log(context.Background(), l.level, strings.TrimPrefix(text, "warning: "))
 	}
 	return len(p), nil
+}
+
+// at returns w for lines of a level, which they have where w is a log.
+func at(level slog.Level, w io.Writer) io.Writer {
+	if l, ok := w.(lineLog); ok {
+		l.level = level
+		return l
+	}
+	return w
 }
 
 // newHandler returns the handler of a node's log, in the format of the settings.

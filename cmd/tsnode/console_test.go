@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -157,6 +158,40 @@ func TestWatchdogPeriod(t *testing.T) {
 	}{{"30000000", "", 15 * time.Second}, {"30000000", "1", 0}, {"", "", 0}, {"-5", "", 0}, {"x", "", 0}} {
 		if got := watchdogPeriod(test.usec, test.pid); got != test.want {
 			t.Errorf("%q %q: %v, want %v", test.usec, test.pid, got, test.want)
+		}
+	}
+}
+
+// With JSON each line for people has its level: an alarm that goes by levels notices
+// what an operator must act on, and nothing else.
+func TestLinesHaveLevels(t *testing.T) {
+	var out bytes.Buffer
+	s := settings.Defaults()
+	s.LogFormat = settings.JSON
+	f := newForeground(&configuration{}, s, stdio{err: &out})
+	f.node = new(node.Node)
+	for _, test := range []struct {
+		name string
+		tell func()
+		want string
+	}{
+		{"forward", func() { f.tellForwards([]proxy.Status{{Listen: "127.0.0.1:1", Target: "web:1"}}) }, "INFO forwarding 127.0.0.1:1 to web:1"},
+		{"warning", func() { f.warn(&settings.Settings{Warnings: []string{"look"}}) }, "WARN look"},
+		{"login", func() { f.tellEvent(node.NeedsLogin{URL: "https://x"}) }, "WARN To join the tailnet, visit: https://x"},
+		{"approval", func() { f.tellEvent(node.NeedsApproval{}) }, "WARN waiting for an administrator"},
+		{"expiring", func() { f.tellEvent(node.KeyExpiring{}) }, "WARN the node key expires"},
+		{"expired", func() { f.tellEvent(node.KeyExpired{}) }, "ERROR the node key has expired"},
+		{"renewed", func() { f.tellEvent(node.KeyRenewed{}) }, "INFO the node key has been renewed"},
+		{"locked out", func() { f.tellEvent(node.TailnetLocked{Verified: true, Sign: "sign"}) }, "WARN tailnet lock is on and this node is not signed"},
+		{"locked", func() { f.tellEvent(node.TailnetLocked{Verified: true}) }, "INFO tailnet lock is on; this node"},
+		{"refused key", func() { f.tellEvent(node.ControlProblem{Err: node.ErrBadAuthKey}) }, "ERROR " + node.ErrBadAuthKey.Error()},
+		{"no control", func() { f.tellEvent(node.ControlProblem{Err: node.ErrControlUnreachable}) }, "WARN " + node.ErrControlUnreachable.Error()},
+	} {
+		out.Reset()
+		test.tell()
+		var record struct{ Level, Msg string }
+		if err := json.Unmarshal(out.Bytes(), &record); err != nil || !strings.HasPrefix(record.Level+" "+record.Msg, test.want) {
+			t.Errorf("%s: %s, %v, want %s", test.name, &out, err, test.want)
 		}
 	}
 }

@@ -303,6 +303,6 @@ func (f *foreground) drain(serving context.Context) {
 		open += s.Open
 	}
 	if open > 0 {
-		fmt.Fprintf(f.people, "tsnode: %d connections that were still open after %v are closed\n", open, limit)
+		fmt.Fprintf(at(slog.LevelWarn, f.people), "tsnode: %d connections that were still open after %v are closed\n", open, limit)
 	}
 }

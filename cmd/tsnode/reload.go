@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -84,7 +85,7 @@ func atOnce(specs []proxy.Spec) (now, later []proxy.Spec) {
 func (r *reloader) reload(ctx context.Context) {
 	changed, err := r.apply(ctx)
 	if err != nil {
-		fmt.Fprintf(r.people, "tsnode: the configuration was not read again, all stays as it was: %v\n", err)
+		fmt.Fprintf(at(slog.LevelError, r.people), "tsnode: the configuration was not read again, all stays as it was: %v\n", err)
 		return
 	}
 	live, later := settings.Split(changed)
@@ -95,7 +96,7 @@ func (r *reloader) reload(ctx context.Context) {
 		fmt.Fprintf(r.people, "tsnode: the configuration was read again, changed: %s\n", strings.Join(live, ", "))
 	}
 	if len(later) > 0 {
-		fmt.Fprintf(r.people, "tsnode: these changes of the configuration need a restart: %s\n", strings.Join(later, ", "))
+		fmt.Fprintf(at(slog.LevelWarn, r.people), "tsnode: these changes of the configuration need a restart: %s\n", strings.Join(later, ", "))
 	}
 	r.warn(r.settings.Get())
 }
@@ -129,7 +130,7 @@ func (r *reloader) apply(ctx context.Context) (changed []string, err error) {
 	}
 	set := r.forwards.Load()
 	if err := set.Apply(ctx, specs); err != nil {
-		fmt.Fprintf(r.people, "tsnode: %v\n", err)
+		fmt.Fprintf(at(slog.LevelError, r.people), "tsnode: %v\n", err)
 	}
 	r.tellForwards(statusOf(set, notAmong(specs, had)))
 	r.level.Set(logLevel(now.Verbose))

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/seed94491740/tsnode/node"
 )
 
 // printEvent prints an event that a person may act on.
 func printEvent(w io.Writer, n *node.Node, e node.Event) {
+	w = at(eventLevel(e), w)
 	switch e := e.(type) {
 	case node.NeedsLogin:
 		io.WriteString(w, loginText(e.URL))
@@ -22,6 +25,21 @@ func printEvent(w io.Writer, n *node.Node, e node.Event) {
 			fmt.Fprintln(w, "tsnode:", text)
 		}
 	}
+}
+
+// eventLevel is how much an event asks for somebody to act.
+func eventLevel(e node.Event) slog.Level {
+	switch e := e.(type) {
+	case node.KeyExpired:
+		return slog.LevelError
+	case node.NeedsLogin, node.NeedsApproval, node.KeyExpiring, node.Rejoined:
+		return slog.LevelWarn
+	case node.TailnetLocked:
+		if !e.Verified || e.Sign != "" {
+			return slog.LevelWarn
+		}
+	}
+	return slog.LevelInfo
 }
 
 // eventText is what there is to say about an event that needs no more than that.
@@ -56,8 +74,13 @@ func lockText(l node.TailnetLocked) string {
 	return "tailnet lock is on; this node and its peers are signed"
 }
 
-// printProblem prints an error and what to do about it.
+// printProblem prints an error and what to do about it. What may pass by itself is
+// no more than a warning.
 func printProblem(w io.Writer, err error) {
+	w = at(slog.LevelError, w)
+	if errors.Is(err, node.ErrControlUnreachable) {
+		w = at(slog.LevelWarn, w)
+	}
 	text := fmt.Sprintf("tsnode: %v\n", err)
 	if hint := hintFor(err); hint != "" {
 		text += hint + "\n"

@@ -95,7 +95,7 @@ func (f *foreground) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := newNode(ctx, s, f.std.in, f.people)
+	n, err := newNode(ctx, s, f.std.in, at(slog.LevelWarn, f.people))
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (f *foreground) begin(ctx context.Context) error {
 // warn tells what of settings should be looked at.
 func (f *foreground) warn(s *settings.Settings) {
 	for _, w := range s.Warnings {
-		fmt.Fprintln(f.people, "tsnode: warning:", w)
+		fmt.Fprintln(at(slog.LevelWarn, f.people), "tsnode: warning:", w)
 	}
 }
 
@@ -125,7 +125,7 @@ func newForeground(c *configuration, s *settings.Settings, std stdio) *foregroun
 	f.log = slog.New(newHandler(io.MultiWriter(f.ring, f.console), s.LogFormat, f.level))
 	f.people = io.MultiWriter(f.ring, f.console) // who has read a line finds it in a bug report
 	if s.LogFormat == settings.JSON {
-		f.people = lineLog{f.log}
+		f.people = lineLog{log: f.log}
 		f.console.terminal = false
 	}
 	return f

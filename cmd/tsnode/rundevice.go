@@ -125,7 +125,7 @@ func (k *deviceKeeper) apply(s iface.Settings) error {
 	}
 	if commands := iface.Commands(k.name, s); !reflect.DeepEqual(commands, k.told) {
 		k.told = commands
-		fmt.Fprintf(k.people, "tsnode: this user may not set up %s (CAP_NET_ADMIN is needed); as root, run\n  %s\n", k.name, strings.Join(commands, "\n  "))
+		fmt.Fprintf(at(slog.LevelWarn, k.people), "tsnode: this user may not set up %s (CAP_NET_ADMIN is needed); as root, run\n  %s\n", k.name, strings.Join(commands, "\n  "))
 	}
 	return nil
 }

@@ -134,6 +134,24 @@ func TestReload(t *testing.T) {
 	stays.works()
 }
 
+// With JSON a configuration that is refused is an error, and a change that needs a
+// restart a warning.
+func TestReloadHasLevels(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	config := writeFile(t, "tsnode.hujson", `{"hostname": "laptop"}`)
+	p := startProcess(t, withKey(tailnet), "run", "--config", config, "--login-server", tailnet.URL(), "--log-format", "json")
+	p.find("running as laptop")
+	for text, want := range map[string]string{
+		`{"hostnam": "laptop"}`:                 `"level":"ERROR","msg":"the configuration was not read again`,
+		`{"hostname": "laptop", "port": 7}`:     `"level":"WARN","msg":"these changes of the configuration need a restart: port`,
+		`{"hostname": "laptop", "drain": "8s"}`: `"level":"INFO","msg":"the configuration was read again, changed: drain`,
+	} {
+		writeFile(t, config, text)
+		p.Process.Signal(syscall.SIGHUP)
+		p.find(want)
+	}
+}
+
 // systemd hears when the node is on its tailnet, that it still turns, and that it
 // ends (sd_notify(3)).
 func TestNotify(t *testing.T) {

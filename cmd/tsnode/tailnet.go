@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -89,7 +90,7 @@ func (f *foreground) proxies(s *settings.Settings) (p proxy.Proxies, err error) 
 		p.Allow = append(p.Allow, d)
 	}
 	if s.From("proxy-auth") == "--proxy-auth" && !strings.HasPrefix(s.ProxyAuth, filePrefix) {
-		fmt.Fprintln(f.people, "tsnode: warning: a password on the command line is visible to other users; use --proxy-auth file:PATH or TSNODE_PROXY_AUTH")
+		fmt.Fprintln(at(slog.LevelWarn, f.people), "tsnode: warning: a password on the command line is visible to other users; use --proxy-auth file:PATH or TSNODE_PROXY_AUTH")
 	}
 	p.Passwords, err = passwords(s.ProxyAuth)
 	f.secrets.know(slices.Collect(maps.Values(p.Passwords))...)
