@@ -176,7 +176,7 @@ func TestForwardLimitsConnections(t *testing.T) {
 	for range 2 {
 		dial(t, "tcp", at)
 	}
-	waitFor(t, "both to be let in", func() bool { return s.List()[0].Open == 2 })
+	waitFor(t, "both to be let in", func() bool { st := s.List()[0]; return st.Open == 2 && st.Total == 2 })
 	wantReset(t, "tcp", at)
 	if st := s.List()[0]; st.Refused != 1 || st.Total != 2 {
 		t.Errorf("status %+v", st)
