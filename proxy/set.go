@@ -137,6 +137,17 @@ func (s *Set) List() (all []Status) {
 	return all
 }
 
+// Connections returns how many connections there are now, those that Drain would wait
+// for: flows of datagrams are not among them.
+func (s *Set) Connections() (n int) {
+	for _, r := range s.now.Get() {
+		if r.spec.Network != "udp" {
+			n += r.limit.Open()
+		}
+	}
+	return n
+}
+
 // Drain ends listening, even if ctx is over, and returns once the last connection
 // has ended by itself, or ctx has (SVC-175). What is open then ends with Serve. Flows
 // of datagrams end at once. From then on the set takes no forwards.

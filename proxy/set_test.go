@@ -94,6 +94,11 @@ func TestDrainWaitsForConnections(t *testing.T) {
 	s, _ := startSet(t, nil, "-L 0:"+backend.String(), "-L 0:"+backend.String()+"/udp", "-H 0", "-D 0")
 	c := dial(t, "tcp", s.List()[0].Listen)
 	ping(t, c)
+	io.WriteString(dial(t, "udp", s.List()[1].Listen), "a flow, which is not waited for")
+	waitFor(t, "the flow", func() bool { return s.List()[1].Open == 1 })
+	if n := s.Connections(); n != 1 {
+		t.Errorf("%d connections to wait for", n)
+	}
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := s.Drain(over); !errors.Is(err, context.Canceled) {

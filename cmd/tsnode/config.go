@@ -93,8 +93,32 @@ func (c *configuration) hangups(ctx context.Context) (context.Context, <-chan os
 	case signal.Ignored(syscall.SIGHUP):
 		return ctx, nil, func() {}
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	ctx, stop := endOnHangup(ctx)
 	return ctx, nil, stop
+}
+
+// endOnHangup returns a context that ends with SIGHUP. Whatever signal comes once it
+// has ended, that or another, is the second one (SVC-175).
+func endOnHangup(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	sig := make(chan os.Signal, 2)
+	stopped := make(chan struct{})
+	signal.Notify(sig, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-sig:
+			case <-stopped:
+				return
+			}
+			if ctx.Err() != nil {
+				os.Exit(exitFailed)
+			}
+			cancel()
+			signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+		}
+	}()
+	return ctx, func() { signal.Stop(sig); cancel(); close(stopped) }
 }
 
 // forwardsOf returns the forwards and proxies that settings name; none with -W, as

@@ -51,6 +51,8 @@ type foreground struct {
 	ring    *logRing
 	secrets redactor // what a bug report leaves out
 	problem string   // that was printed last, and has not been solved
+
+	draining atomic.Bool // all is about to end
 }
 
 // errStdioEnded ends the process once the connection of -W has.
@@ -287,6 +289,7 @@ var errLoggedOut = errors.New("the node is logged out, or its key has expired: l
 // drain listens no more, and lets connections end by themselves for as long as the
 // settings say (SVC-175).
 func (f *foreground) drain(serving context.Context) {
+	f.draining.Store(true)
 	f.notify.tell(notifyStopping)
 	limit := f.settings.Get().Drain
 	ctx, cancel := context.WithTimeout(serving, limit)
@@ -295,14 +298,21 @@ func (f *foreground) drain(serving context.Context) {
 	if set == nil {
 		return
 	}
+	if open := set.Connections(); open > 0 && limit > 0 {
+		fmt.Fprintf(f.people, "tsnode: draining %s for up to %v; a second signal ends it now\n", plural(open, "connection"), limit)
+	}
 	if set.Drain(ctx) == nil {
 		return
 	}
-	open := 0
-	for _, s := range set.List() {
-		open += s.Open
+	if open := set.Connections(); open > 0 {
+		fmt.Fprintf(at(slog.LevelWarn, f.people), "tsnode: closing %s, still open after %v\n", plural(open, "connection"), limit)
 	}
-	if open > 0 {
-		fmt.Fprintf(at(slog.LevelWarn, f.people), "tsnode: %d connections that were still open after %v are closed\n", open, limit)
+}
+
+// plural counts things that have a regular name.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
 	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -83,6 +83,10 @@ func atOnce(specs []proxy.Spec) (now, later []proxy.Spec) {
 // reload applies the configuration as it is now. What is wrong with it changes
 // nothing.
 func (r *reloader) reload(ctx context.Context) {
+	if r.draining.Load() {
+		fmt.Fprintln(at(slog.LevelWarn, r.people), "tsnode: the configuration is not read again: this process is about to end")
+		return
+	}
 	changed, err := r.apply(ctx)
 	if err != nil {
 		fmt.Fprintf(at(slog.LevelError, r.people), "tsnode: the configuration was not read again, all stays as it was: %v\n", err)

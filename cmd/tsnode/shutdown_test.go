@@ -25,6 +25,7 @@ func TestShutdownDrains(t *testing.T) {
 	c := dialEcho(t, addr)
 	c.works()
 	p.Process.Signal(syscall.SIGTERM)
+	p.find("tsnode: draining 1 connection for up to 1m0s; a second signal ends it now")
 	awaitRefused(t, addr)
 	c.works()
 	c.Close()
@@ -47,7 +48,7 @@ func TestShutdownEndsDraining(t *testing.T) {
 	p.Process.Signal(os.Interrupt)
 	c.ends()
 	code, rest := p.exit()
-	if code != 0 || !strings.Contains(strings.Join(rest, "\n"), "still open after 100ms are closed") {
+	if code != 0 || !strings.Contains(strings.Join(rest, "\n"), "tsnode: closing 1 connection, still open after 100ms") {
 		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
 	}
 }
@@ -69,13 +70,48 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
+// Each signal counts, of whatever kind the first one was; but where SIGHUP has the
+// configuration read again, it says that this is too late.
+func TestSignalsWhileDraining(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	config := writeFile(t, "tsnode.hujson", "{}")
+	for _, test := range []struct {
+		name          string
+		first, second os.Signal
+		flags         []string
+	}{
+		{"hangup first", syscall.SIGHUP, syscall.SIGTERM, nil},
+		{"hangup second", syscall.SIGTERM, syscall.SIGHUP, nil},
+		{"hangups", syscall.SIGHUP, syscall.SIGHUP, nil},
+		{"with a file", os.Interrupt, syscall.SIGTERM, []string{"--config", config}},
+	} {
+		p := startProcess(t, withKey(tailnet), append(append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "1h"), test.flags...)...)
+		addr := p.find(`forwarding (\S+) to web:7`)
+		p.find("running as laptop")
+		c := dialEcho(t, addr)
+		c.works()
+		p.Process.Signal(test.first)
+		p.find("draining 1 connection for up to 1h0m0s")
+		if test.flags != nil {
+			p.Process.Signal(syscall.SIGHUP)
+			p.find("the configuration is not read again: this process is about to end")
+			c.works()
+		}
+		p.Process.Signal(test.second)
+		if code, rest := p.exit(); code != exitFailed {
+			t.Errorf("%s: exit code %d\n%s", test.name, code, strings.Join(rest, "\n"))
+		}
+	}
+}
+
 // Without a wait nothing is said of connections that there are not.
 func TestShutdownWithoutDraining(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})
 	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:7", "--drain", "0s")...)
 	p.find("running as laptop")
 	p.Process.Signal(syscall.SIGTERM)
-	if code, rest := p.exit(); code != 0 || strings.Contains(strings.Join(rest, "\n"), "still open") {
+	if code, rest := p.exit(); code != 0 || strings.Contains(strings.Join(rest, "\n"), "connection") {
 		t.Errorf("exit code %d\n%s", code, strings.Join(rest, "\n"))
 	}
 }
