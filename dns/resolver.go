@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -46,7 +47,9 @@ type Config struct {
 	Tunnel   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 
 	// ListenUDP and ListenTCP open the sockets of the service inside the stack
-	// (SVC-82).
+	// (SVC-82), on addresses of Addressed: the newest Netmap whose addresses the stack
+	// has. nil: that is Netmap.
+	Addressed *actor.Cell[*netmap.Netmap]
 	ListenUDP func(netip.AddrPort) (net.PacketConn, error)
 	ListenTCP func(netip.AddrPort) (net.Listener, error)
 
@@ -97,6 +100,7 @@ type Stats struct {
 
 // New returns a resolver. It starts nothing. Close must be called in the end.
 func New(c Config) *Resolver {
+	c.Addressed = cmp.Or(c.Addressed, c.Netmap)
 	r := &Resolver{config: c, slots: make(chan struct{}, maxUnderway)}
 	r.ended, r.end = context.WithCancel(context.Background())
 	r.http = r.newTransport()

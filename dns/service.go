@@ -55,7 +55,7 @@ func (r *Resolver) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
 		s := &server{Resolver: r, group: g, open: make(map[netip.Addr]bool), conns: make(chan struct{}, maxConns)}
 		for {
-			nm, changed := r.config.Netmap.Load()
+			nm, changed := r.config.Addressed.Load()
 			s.follow(nm)
 			select {
 			case <-changed:

@@ -264,6 +264,34 @@ func TestServiceFollows(t *testing.T) {
 	})
 }
 
+// The service listens once the stack has the node's addresses: a netmap that the stack
+// has not seen is none to the service.
+func TestServiceWaitsForTheStack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, broken := 0, errors.New("broken")
+		addressed := newCell[*netmap.Netmap](nil)
+		r := New(Config{
+			Netmap: newCell(newNetmap()), Addressed: addressed, Preferences: newCell(accept), Logger: slog.New(slog.DiscardHandler),
+			ListenUDP: func(netip.AddrPort) (net.PacketConn, error) { asked++; return nil, broken },
+		})
+		defer r.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		r.config.Start = func() { go func() { ended <- r.Serve(ctx) }() }
+		r.WantService()
+		synctest.Wait()
+		if asked != 0 {
+			t.Errorf("asked for %d sockets before the stack has addresses", asked)
+		}
+		addressed.Store(r.config.Netmap.Get())
+		if err := r.OpenService(ctx); !errors.Is(err, broken) || asked != 2 {
+			t.Errorf("%v, %d sockets", err, asked)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 func TestServiceThatCannotListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")

@@ -12,6 +12,7 @@ import (
 func (r *runtime) newNames() *dns.Resolver {
 	return dns.New(dns.Config{
 		Netmap:      r.control.Netmap,
+		Addressed:   &r.addressed,
 		Preferences: r.dnsPrefs,
 		Network:     r.network,
 		InTunnel:    r.inTunnel,

@@ -52,8 +52,9 @@ type runtime struct {
 	overlay overlay
 	stack   *netstack.Stack // behind overlay; nil with a device, and in tests that need none
 
-	services *netstack.Stack  // of the node's own services: stack, or one beside the device
-	device   dataplane.Device // behind overlay; nil without
+	services  *netstack.Stack            // of the node's own services: stack, or one beside the device
+	addressed actor.Cell[*netmap.Netmap] // the newest whose addresses services has
+	device    dataplane.Device           // behind overlay; nil without
 
 	disco    key.DiscoPrivate
 	home     *actor.Cell[int]             // home region, 0 = none

@@ -90,6 +90,7 @@ func (w *watch) onNetmap(ctx context.Context, nm *netmap.Netmap, now time.Time) 
 		if err := w.services.SetAddresses(append(own, dns.ServiceAddrs(nm)...)); err != nil {
 			w.log.Error("netstack does not take the node's addresses", "err", err)
 		}
+		w.addressed.Store(nm)
 		w.openPeerAPI(nm)
 	}
 	if dm := nm.DERP; dm != w.derpMap.Get() && !reflect.DeepEqual(dm, w.derpMap.Get()) {
