@@ -148,7 +148,7 @@ func (r *running) open() (service, error) {
 	if r.spec.Kind == Remote {
 		ln, err := c.Tailnet.ListenPending(network, address)
 		if err != nil {
-			return nil, err
+			return nil, r.set.explain(r.spec, err)
 		}
 		return r.remote(c, ln), nil
 	}
@@ -184,7 +184,7 @@ func (r *running) openDatagrams(c *Config) (service, error) {
 		pc, err = c.Host.ListenPacket(r.ctx, "udp", r.spec.Listen)
 	}
 	if err != nil {
-		return nil, err
+		return nil, r.set.explain(r.spec, err)
 	}
 	f, err := newDatagramForward(pc, r.spec, &r.tally, c.Logger)
 	if err != nil {

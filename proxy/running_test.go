@@ -108,9 +108,31 @@ func TestListenErrorNamesTheOther(t *testing.T) {
 	_, port, _ := net.SplitHostPort(free.Addr().String())
 	free.Close()
 	s, _ := startSet(t, nil, "-D "+port)
-	err = s.Add(within(t), specs(t, "-H localhost:"+port+",max=5")...)
-	if err == nil || !strings.Contains(err.Error(), "-D localhost:"+port+" is for the same port") {
-		t.Errorf("got %v", err)
+	for _, other := range []string{"-H localhost:" + port + ",max=5", "-L *:" + port + ":a:1"} {
+		err = s.Apply(within(t), specs(t, "-D "+port, other))
+		if err == nil || !strings.Contains(err.Error(), "-D localhost:"+port+" is for the same port") {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	for _, network := range []string{"", "/udp"} {
+		has := "-R 127.0.0.1:" + port + ":a:1" + network
+		if err := s.Apply(within(t), specs(t, has)); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Apply(within(t), specs(t, has, "-R 127.0.0.1:"+port+":b:1"+network))
+		if err == nil || !strings.Contains(err.Error(), has+" is for the same port") {
+			t.Errorf("%s: %v", has, err)
+		}
+	}
+}
+
+// What is added is refused before it listens, if something else is there.
+func TestAddRefusesATakenPort(t *testing.T) {
+	s, _ := startSet(t, nil, "-R 127.0.0.1:0:a:1")
+	for _, add := range [][]string{{"-R 7:a:1", "-R 7:b:1"}, {"-L 7:a:1", "-D 8", "-D 7"}} {
+		if err := s.Add(within(t), specs(t, add...)...); err == nil || !strings.Contains(err.Error(), "is for the same port") || len(s.List()) != 1 {
+			t.Errorf("%q: %v, %d forwards", add, err, len(s.List()))
+		}
 	}
 }
 

@@ -175,8 +175,8 @@ func insisting(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), postPatience)
 }
 
-// explain adds to why a forward of this machine cannot listen that another one of the
-// set has its port.
+// explain adds to why a forward cannot listen that another one of the set has its
+// port.
 func (s *Set) explain(spec Spec, err error) error {
 	if !carry.IsErrno(err, syscall.EADDRINUSE) {
 		return err
@@ -184,7 +184,7 @@ func (s *Set) explain(spec Spec, err error) error {
 	_, port, _ := net.SplitHostPort(spec.Listen)
 	for _, r := range s.now.Get() {
 		_, other, _ := net.SplitHostPort(r.spec.Listen)
-		if r.spec != spec && r.spec.Kind != Remote && r.spec.Network == spec.Network && port != "" && other == port {
+		if r.spec != spec && (r.spec.Kind == Remote) == (spec.Kind == Remote) && r.spec.Network == spec.Network && port != "" && other == port {
 			return fmt.Errorf("%w: %v is for the same port", err, r.spec)
 		}
 	}

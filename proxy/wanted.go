@@ -36,6 +36,12 @@ func (w *wanted) add(add []Spec) (fresh []Spec, err error) {
 	if n := len(have) + len(fresh); n > MaxForwards {
 		return nil, fmt.Errorf("%d forwards are more than %d: remove some", n, MaxForwards)
 	}
+	all := slices.Concat(have, fresh)
+	for _, p := range Clashes(all) {
+		if p[1] >= len(have) {
+			return nil, fmt.Errorf("%v: %v is for the same port: choose another one for one of them", all[p[1]], all[p[0]])
+		}
+	}
 	w.added = slices.Concat(w.added, fresh)
 	return fresh, nil
 }

@@ -138,6 +138,7 @@ func TestForwardIsRefused(t *testing.T) {
 	}{
 		{nil, true, "name a forward"},
 		{[]string{"-L", "x"}, true, "want [bind:]port:host:hostport"},
+		{[]string{"-R", "80:localhost:1", "-R", "80:localhost:2"}, false, "-R *:80:localhost:1 is for the same port"},
 		{[]string{"-D", "0.0.0.0:0"}, false, "--proxy-open"},
 		{[]string{"-L", "0:web:1", "-L", taken + ":web:7"}, false, "address already in use"},
 		{[]string{"-R", "100.127.255.1:7:127.0.0.1:1"}, false, "is not an address of this node"},

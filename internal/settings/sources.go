@@ -164,5 +164,8 @@ func (t *target) finish() error {
 	if s.ExitNode != "" && s.AdvertiseExitNode {
 		errs = append(errs, fmt.Errorf("%s and %s: a node cannot be an exit node and use one at the same time: leave out one of exit-node and advertise-exit-node", s.From("exit-node"), s.From("advertise-exit-node")))
 	}
+	if s.Stdio == "" {
+		errs = append(errs, s.checkPorts())
+	}
 	return errors.Join(errs...)
 }

@@ -171,6 +171,27 @@ func TestAllThatIsWrongIsTold(t *testing.T) {
 	}
 }
 
+// Two forwards for one port are refused, with the places of both; what is one, or
+// left out, is not.
+func TestForwardsForOnePort(t *testing.T) {
+	for _, test := range []struct {
+		file string
+		args []string
+		want string
+	}{
+		{`{"remote": ["80:a:1", "80:b:2"]}`, nil, "file:1:2: -R *:80:a:1 and -R *:80:b:2 are for the same port"},
+		{`{"local": ["1080:a:1"]}`, []string{"-D", "1080"}, "file:1:2 and --socks5: -L localhost:1080:a:1 and -D localhost:1080 are for the same port"},
+		{"", []string{"-R", "80:a:1", "-R", "79-81:b:79-81"}, "--remote: -R *:80:a:1 and -R *:80:b:80 are"},
+		{`{"socks5": "1080", "http-proxy": "1080", "local": ["0:a:1", "0:b:1"]}`, []string{"-R", "1080:a:1"}, ""},
+		{`{"remote": ["80:a:1", "80:b:2"]}`, []string{"-W", "web:22"}, ""},
+	} {
+		_, err := read(t, test.file, nil, test.args...)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)) {
+			t.Errorf("%s %q: %v, want %q", test.file, test.args, err, test.want)
+		}
+	}
+}
+
 func TestAuthKeyAlias(t *testing.T) {
 	if s := mustRead(t, "", []string{"TS_AUTHKEY=environment"}, "--authkey", "flag"); s.AuthKey != "flag" {
 		t.Errorf("auth key %q", s.AuthKey)
