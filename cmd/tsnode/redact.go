@@ -10,22 +10,87 @@ import (
 
 // secrets are texts that must not leave the machine, by what they look like: keys
 // of this and of other programs of the ecosystem, login URLs, which let whoever has
-// one join this node to a tailnet of theirs, passwords in URLs, tokens, and what
-// stands behind a name such as auth-key, in JSON, too, and in JSON within JSON.
+// one join this node to a tailnet of theirs, passwords in URLs, tokens, and names such
+// as auth-key, before what is secret. All that stands in JSON, too, and in JSON within
+// JSON, where quotes have backslashes.
+//
+// The group is what ends such a name in JSON; of the other texts it is nothing.
 var secrets = regexp.MustCompile(`(?i)` +
-	`tskey-[a-z0-9_?=&-]+` +
-	`|\b(privkey|nodekey-priv|hskey-[a-z]+)[:-][0-9a-z_-]+` +
-	`|(auth[-_]?key|auth[-_]?url|proxy[-_]?auth|password|passwd|secret|token)\\?["']?\s*[:=]\s*` +
-	`("([^"\\]|\\.)*"|\\"[^"]*"|'[^']*'|[^\s"',}]+)` +
-	`|https?://[^/\s"]+/(a|register|login)/[^\s"]+` +
+	`(?:auth[-_]?key|auth[-_]?url|proxy[-_]?auth|password|passwd|secret|token)(\\*["']|)\s*[:=]\s*` +
+	`|tskey-[a-z0-9_?=&-]+` +
+	`|\b(?:privkey|nodekey-priv|hskey-[a-z]+)[:-][0-9a-z_-]+` +
+	`|https?://[^/\s"\\]+/(?:a|register|login)/(?:\\+u[0-9a-f]{4}|[^\s"\\])+` +
 	`|://[^/@\s"]+:[^/@\s"]+@` +
 	`|\bbearer\s+[a-z0-9._~+/=-]+`)
 
 // redacted stands where a secret was.
 const redacted = "[redacted]"
 
-// redact returns text without what looks like a secret.
-func redact(text string) string { return secrets.ReplaceAllString(text, redacted) }
+// redact returns text without what looks like a secret. JSON stays JSON.
+func redact(text string) string {
+	var b strings.Builder
+	for {
+		at := secrets.FindStringSubmatchIndex(text)
+		if at == nil {
+			return b.String() + text
+		}
+		if isName := at[2] >= 0; !isName {
+			b.WriteString(text[:at[0]] + redacted)
+			text = text[at[1]:]
+			continue
+		}
+		b.WriteString(text[:at[1]])
+		value, quote := cutValue(text[at[1]:], text[at[2]:at[3]])
+		if value > 0 {
+			b.WriteString(quote + redacted + quote)
+		}
+		text = text[at[1]+value:]
+	}
+}
+
+// bareValue is a value without quotes, with which no list or object begins.
+var bareValue = regexp.MustCompile(`^[^\s"',{}\[\]\\]+`)
+
+// cutValue returns how long the value is that text begins with, its quotes included,
+// and the quote to put around what takes its place: of one without quotes, a number
+// of JSON, say, that is the quote of its name.
+func cutValue(text, nameQuote string) (length int, quote string) {
+	backslashes := len(text) - len(strings.TrimLeft(text, `\`))
+	switch rest := text[backslashes:]; {
+	case strings.HasPrefix(rest, "'") && backslashes == 0:
+		if end := strings.IndexByte(rest[1:], '\''); end >= 0 {
+			return end + 2, "'"
+		}
+	case strings.HasPrefix(rest, `"`):
+		return endOfString(text, backslashes), text[:backslashes+1]
+	}
+	return len(bareValue.FindString(text)), nameQuote
+}
+
+// endOfString returns where a string of JSON ends that text begins with, whose quotes
+// have so many backslashes. Within it quotes have more of them, and what ends with
+// backslashes has a multiple before its quote.
+func endOfString(text string, backslashes int) int {
+	run := 0
+	for i := backslashes + 1; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			run++
+			continue
+		case '"':
+			switch {
+			case run < backslashes:
+				return i - run // the text around ends
+			case (run-backslashes)%(2*(backslashes+1)) == 0:
+				return i + 1
+			}
+		case '\n':
+			return i // it was cut off
+		}
+		run = 0
+	}
+	return len(text)
+}
 
 // A redactor knows the secrets of its process, too, letter by letter.
 type redactor struct {
