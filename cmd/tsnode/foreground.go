@@ -165,8 +165,7 @@ func (f *foreground) serveStdio(ctx context.Context) error {
 	if _, err := f.node.Up(ctx); err != nil {
 		return err
 	}
-	t := tailnet{f.node}
-	if err := proxy.Stdio(ctx, t.Dial, f.settings.Get().Stdio, f.std.in, f.std.out); err != nil {
+	if err := proxy.Stdio(ctx, f.node.Dial, f.settings.Get().Stdio, f.std.in, f.std.out); err != nil {
 		return err
 	}
 	return errStdioEnded

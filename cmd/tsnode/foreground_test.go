@@ -60,6 +60,17 @@ func TestStdio(t *testing.T) {
 	}
 }
 
+// A connection of -W that cannot be made says what to do, once.
+func TestStdioSaysOnceWhatToDo(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{})
+	echoNode(t, tailnet, "web")
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-W", "web:9")...)
+	code, rest := p.exit()
+	if said := strings.Join(rest, "\n"); code != exitFailed || strings.Count(said, hintFor(node.ErrRefused)) != 1 {
+		t.Errorf("exit code %d\n%s", code, said)
+	}
+}
+
 // --exit-on-forward-failure ends the process when a forward cannot listen; without
 // it the others go on.
 func TestExitOnForwardFailure(t *testing.T) {
