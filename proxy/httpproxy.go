@@ -94,7 +94,9 @@ func (p *httpProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this proxy wants a user name and a password", http.StatusProxyAuthRequired)
 	case r.Method == http.MethodConnect:
 		p.connect(w, r)
-	case r.URL.Scheme != "http" || r.URL.Host == "":
+	case r.URL.Scheme != "http" && r.URL.Host != "":
+		http.Error(w, fmt.Sprintf("%s %s://…: this proxy fetches http URLs only: have the client tunnel with CONNECT", r.Method, r.URL.Scheme), http.StatusBadRequest)
+	case r.URL.Host == "":
 		http.Error(w, "this is a proxy: set it as such, it serves no pages of its own", http.StatusBadRequest)
 	default:
 		p.forward.ServeHTTP(w, r)

@@ -96,6 +96,11 @@ func TestHTTPProxyRefuses(t *testing.T) {
 			t.Errorf("%s: status %d with header %q, want %d: %s", test.request, resp.StatusCode, resp.Header.Get(headerConnectError), test.status, body)
 		}
 	}
+	for request, want := range map[string]string{"GET /page": "set it as such", "GET https://web/page": "GET https://…: this proxy fetches http URLs only", "GET ftp://web/": "CONNECT"} {
+		if _, body := send(t, s.List()[0].Listen, request+" HTTP/1.1\nHost: web\nConnection: close\n\n"); !strings.Contains(body, want) {
+			t.Errorf("%s: %s", request, body)
+		}
+	}
 	l.refuse = os.ErrDeadlineExceeded
 	if resp, _ := send(t, s.List()[0].Listen, "CONNECT slow:80 HTTP/1.1\nHost: web\n\n"); resp.StatusCode != http.StatusGatewayTimeout {
 		t.Errorf("no answer: status %d", resp.StatusCode)
