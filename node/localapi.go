@@ -99,7 +99,7 @@ func (l localNode) WhoIs(ctx context.Context, addr string, dst netip.Addr) (*loc
 	who, err := l.node.WhoIs(ctx, addr)
 	switch {
 	case errors.Is(err, ErrUnknownAddress):
-		return nil, fmt.Errorf("%w: %w", localapi.ErrNotFound, err)
+		return nil, fmt.Errorf("who is %s: %w", addr, localapi.ErrNotFound)
 	case errors.Is(err, ErrNotRunning):
 		return nil, fmt.Errorf("%w: %w", localapi.ErrNoNetmap, err)
 	case err != nil:

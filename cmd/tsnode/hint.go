@@ -25,7 +25,7 @@ var hints = []struct {
 	{node.ErrNameNotFound, "Check the name: it is neither a node of the tailnet nor known to this machine's resolver."},
 	{node.ErrNoAnswer, "Check that the peer runs and is online, and that the tailnet's policy permits the connection."},
 	{node.ErrRefused, "Check that something listens on that port of the peer."},
-	{node.ErrNoRoute, "No node of the tailnet owns that address."},
+	{node.ErrNoRoute, "No node of the tailnet has that address, and no route in force leads there: see --accept-routes and --exit-node."},
 	{errNoNode, "Start one with 'tsnode run --socket PATH', and name the socket with --socket or TS_SOCKET."},
 	{localapi.ErrNoServer, "Start one with 'tsnode run --socket PATH', or name another socket with --socket or TS_SOCKET."},
 	{state.ErrLocked, "Another process uses that state directory: stop it, or give this one another --state-dir."},

@@ -105,6 +105,9 @@ func findNode(s *localapi.Status, text string) (*localapi.PeerStatus, error) {
 			}
 		}
 	}
+	if _, err := netip.ParseAddr(text); err == nil {
+		return nil, fmt.Errorf("%s: %w", text, node.ErrUnknownAddress)
+	}
 	return nil, fmt.Errorf("%s: %w", text, node.ErrNameNotFound)
 }
 

@@ -107,6 +107,9 @@ func TestLookAtRunningNode(t *testing.T) {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
+	if _, err := output(t, "whois", "100.64.0.99"); err == nil || err.Error() != "who is 100.64.0.99: no node of the tailnet has this address or key" {
+		t.Errorf("whois: %v", err)
+	}
 	for _, line := range []string{"whois 100.64.0.99", "whois web"} {
 		if _, err := output(t, strings.Fields(line)...); err == nil {
 			t.Errorf("%s: no error", line)
@@ -181,7 +184,7 @@ func TestSetRefusesExitNodesThatAreNone(t *testing.T) {
 		return err
 	}
 	for name, want := range map[string]string{
-		"nosuch": "name not found", "web": "does not offer to be an exit node", "100.64.0.1": "does not offer", "100.64.0.77": "not found", "me": "this node itself", "auto": "no node of the tailnet offers",
+		"nosuch": "name not found", "web": "does not offer to be an exit node", "100.64.0.1": "does not offer", "100.64.0.77": "no node of the tailnet has this address", "me": "this node itself", "auto": "no node of the tailnet offers",
 	} {
 		if err := set("--exit-node", name); !errors.Is(err, errNoExit) || !strings.Contains(err.Error(), want) || name != "me" && !strings.Contains(err.Error(), "--force") {
 			t.Errorf("%s: %v, want %q", name, err, want)

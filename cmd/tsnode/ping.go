@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,8 @@ func newPing() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ping [flags] NODE",
 		Short: "Ping a node of the tailnet and show the path to it",
-		Long: `Ping a node of the tailnet by name or address, and show the path of each answer.
+		Long: `Ping a node of the tailnet by name or address, and show the path of each answer. An
+address behind a route of another node stands for that node; with --icmp for itself.
 
 The first pings of a peer travel through a relay; meanwhile the nodes look for a
 direct path. With --until-direct the command ends when there is one, and fails
@@ -102,6 +104,8 @@ func (o *pingOptions) run(ctx context.Context, stdout io.Writer, host string) er
 	}
 	p, err := findNode(s, host)
 	switch {
+	case errors.Is(err, node.ErrUnknownAddress):
+		return o.pings(ctx, c, stdout, netip.MustParseAddr(host).Unmap()) // a route may lead there
 	case err != nil:
 		return err
 	case len(p.TailscaleIPs) == 0:
@@ -137,6 +141,9 @@ func (o *pingOptions) pings(ctx context.Context, c *localapi.Client, stdout io.W
 			return ended(ctx.Err())
 		case err != nil:
 			return err
+		}
+		if strings.HasSuffix(r.Err, node.ErrNoRoute.Error()) {
+			return fmt.Errorf("%v: %w", to, node.ErrNoRoute)
 		}
 		if err := o.print(stdout, r); err != nil {
 			return err

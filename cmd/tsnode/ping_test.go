@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed94491740/tsnode/devnet"
 	"github.com/seed94491740/tsnode/localapi"
@@ -53,6 +56,41 @@ func TestPing(t *testing.T) {
 	}
 	if _, err := output(t, append(flags, "me")...); err == nil || !strings.Contains(err.Error(), "this node itself") {
 		t.Errorf("itself: %v", err)
+	}
+}
+
+// An address behind a route stands for the node that has the route; what no route
+// leads to is told as such, and at once.
+func TestPingBehindRoutes(t *testing.T) {
+	tailnet := devnet.New(t, devnet.Config{Policy: []byte(`{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}], "autoApprovers": {"routes": {"10.7.0.0/16": ["*"]}}}`)})
+	route := netip.MustParsePrefix("10.7.0.0/16")
+	_, router := runNode(t, tailnet, "router")
+	socket, me := runNode(t, tailnet, "me")
+	for _, text := range []string{"10.7.0.5", "8.8.8.8", "100.64.0.77", "::ffff:8.8.8.8"} {
+		if _, err := output(t, "ping", "--socket", socket, text); !errors.Is(err, node.ErrNoRoute) || strings.Contains(err.Error(), "name") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	err := errors.Join(
+		router.EditPreferences(func(p *node.Preferences) { p.AdvertiseRoutes = []netip.Prefix{route} }),
+		me.EditPreferences(func(p *node.Preferences) { p.AcceptRoutes = true }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		nm, changed := me.Netmap()
+		if p, ok := nm.PeerByName("router"); ok && slices.Contains(p.AllowedIPs, route) {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(patience):
+			t.Fatal("no route comes")
+		}
+	}
+	out, err := output(t, "ping", "--socket", socket, "10.7.0.5")
+	if err != nil || !strings.Contains(out, "pong from router.tailnet.test (10.7.0.5) via direct") {
+		t.Errorf("behind a router: %v", err)
 	}
 }
 
