@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes of the command.
@@ -81,10 +82,29 @@ func newRoot() *cobra.Command {
 		Args:          usageArgs(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(newBugReport(), newCapture(), newDebug(), newDemo(), newDevnet(), newDNS(), newForward(), newHealthcheck(), newIP(), newLogin(), newLogout(), newMetrics(), newNC(),
 		newNetcheck(), newPing(), newRelay(), newRun(), newSet(), newStatus(), newTunnel(), newVersion(), newWhoIs())
 	return root
+}
+
+// wantedOf says what the flags of package pflag want, by type of their values: their
+// own errors are those of package strconv.
+var wantedOf = map[string]string{
+	"bool": "true or false", "duration": "a duration such as 10s or 1m30s", "int": "a whole number", "uint16": "a number from 0 to 65535", "float64": "a number",
+}
+
+// flagError says what a flag wants that could not be understood.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	f := invalid.GetFlag()
+	if want := wantedOf[f.Value.Type()]; want != "" {
+		return fmt.Errorf("--%s %q: want %s", f.Name, invalid.GetValue(), want)
+	}
+	return err
 }
 
 // usageArgs turns a complaint about arguments into a usageError.

@@ -36,6 +36,9 @@ func (f *foreground) serveSocket(g *actor.Group, s *settings.Settings) error {
 		f.log.Warn("this node serves no socket: mount a volume where that is to be, or unset TS_SOCKET", "err", err)
 		return nil // the image names one; SVC-154
 	}
+	if err != nil && !errors.Is(err, localapi.ErrInUse) {
+		return fmt.Errorf("%w: name a path in a folder that this user may write to, with --socket or TS_SOCKET", err)
+	}
 	if err != nil {
 		return err
 	}
