@@ -146,7 +146,8 @@ type Preferences struct {
 	Tags                   []string
 	Hostname               string
 	AcceptRoutes           bool
-	ExitNode               string // name, address or ID; AutoExitNode for any
+	AcceptRoutesFrom       []string // networks and nodes whose routes alone are taken; none: all
+	ExitNode               string   // name, address or ID; AutoExitNode for any
 	ExitNodeAllowLANAccess bool
 	AdvertiseRoutes        []netip.Prefix // default routes stand for an exit node
 	ShieldsUp              bool

@@ -46,6 +46,8 @@ type Prefs struct {
 	DriveShares            []json.RawMessage
 	RelayServerPort        *uint16   `json:",omitempty"`
 	Config                 *struct{} // the keys: never sent
+
+	AcceptRoutesFrom []string `json:",omitempty"` // ours alone: of which RouteAll takes routes; none: all
 }
 
 // AutoUpdate says what a node does about newer versions: nothing.
@@ -67,7 +69,7 @@ const (
 func prefsOf(p *Preferences, s *Snapshot) *Prefs {
 	stateless := true
 	j := &Prefs{
-		ControlURL: p.ControlURL, RouteAll: p.AcceptRoutes, ExitNodeAllowLANAccess: p.ExitNodeAllowLANAccess,
+		ControlURL: p.ControlURL, RouteAll: p.AcceptRoutes, AcceptRoutesFrom: p.AcceptRoutesFrom, ExitNodeAllowLANAccess: p.ExitNodeAllowLANAccess,
 		CorpDNS: p.AcceptDNS, WantRunning: true, LoggedOut: s.State == NeedsLogin && s.NodeKey.IsZero(), ShieldsUp: p.ShieldsUp,
 		AdvertiseTags: p.Tags, Hostname: p.Hostname, AdvertiseRoutes: p.AdvertiseRoutes,
 		NoStatefulFiltering: &stateless, NetfilterMode: netfilterOn,
@@ -178,6 +180,7 @@ func (m maskedPrefs) apply(p *Preferences, now *Prefs) error {
 // changes are the preferences that may change, by field.
 var changes = map[string]func(*Preferences, *Prefs){
 	"RouteAll":               func(p *Preferences, j *Prefs) { p.AcceptRoutes = j.RouteAll },
+	"AcceptRoutesFrom":       func(p *Preferences, j *Prefs) { p.AcceptRoutesFrom = j.AcceptRoutesFrom },
 	"ExitNodeAllowLANAccess": func(p *Preferences, j *Prefs) { p.ExitNodeAllowLANAccess = j.ExitNodeAllowLANAccess },
 	"CorpDNS":                func(p *Preferences, j *Prefs) { p.AcceptDNS = j.CorpDNS },
 	"ShieldsUp":              func(p *Preferences, j *Prefs) { p.ShieldsUp = j.ShieldsUp },

@@ -162,7 +162,7 @@ func (l localNode) QueryDNS(ctx context.Context, name, typ string) (*localapi.DN
 func (l localNode) Preferences() localapi.Preferences {
 	p := l.prefs.Get()
 	return localapi.Preferences{
-		ControlURL: l.controlURL, Tags: slices.Clone(l.tags), Hostname: p.Hostname, AcceptRoutes: p.AcceptRoutes,
+		ControlURL: l.controlURL, Tags: slices.Clone(l.tags), Hostname: p.Hostname, AcceptRoutes: p.AcceptRoutes, AcceptRoutesFrom: slices.Clone(p.AcceptRoutesFrom),
 		ExitNode: p.ExitNode, ExitNodeAllowLANAccess: p.ExitNodeAllowLANAccess,
 		AdvertiseRoutes: p.advertised(), ShieldsUp: p.ShieldsUp, AcceptDNS: !p.IgnoreDNS,
 	}
@@ -184,7 +184,7 @@ func (l localNode) EditPreferences(edit func(*localapi.Preferences) error) error
 func (p *Preferences) follow(l *localapi.Preferences) {
 	p.Hostname, p.ShieldsUp, p.IgnoreDNS = l.Hostname, l.ShieldsUp, !l.AcceptDNS
 	p.ExitNode, p.ExitNodeAllowLANAccess = l.ExitNode, l.ExitNodeAllowLANAccess
-	if p.AcceptRoutes = l.AcceptRoutes; !p.AcceptRoutes {
+	if p.AcceptRoutes, p.AcceptRoutesFrom = l.AcceptRoutes, l.AcceptRoutesFrom; !p.AcceptRoutes {
 		p.AcceptRoutesFrom = nil // chooses among those accepted
 	}
 	isExit := func(r netip.Prefix) bool { return r.Bits() == 0 }

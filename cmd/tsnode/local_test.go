@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -150,6 +151,15 @@ func TestSet(t *testing.T) {
 	if _, err := set("--exit-node="); err != nil || n.Preferences().ExitNode != "" {
 		t.Errorf("no exit node: %v", err)
 	}
+	for _, choice := range []struct {
+		flag string
+		want string
+	}{{"--accept-routes=10.0.0.0/8,web", "true [10.0.0.0/8 web]"}, {"--shields-up", "true [10.0.0.0/8 web]"}, {"--accept-routes", "true []"}, {"--accept-routes=web", "true [web]"}, {"--accept-routes=false", "false []"}} {
+		_, err := set(choice.flag)
+		if p := n.Preferences(); err != nil || fmt.Sprint(p.AcceptRoutes, " ", p.AcceptRoutesFrom) != choice.want {
+			t.Errorf("%s: %v, %v %v, want %s", choice.flag, err, p.AcceptRoutes, p.AcceptRoutesFrom, choice.want)
+		}
+	}
 	if _, err := set("--exit-node", "auto", "--force"); err != nil || n.Preferences().ExitNode != localapi.AutoExitNode {
 		t.Errorf("any exit node: %v", err)
 	}
@@ -166,8 +176,8 @@ func TestSet(t *testing.T) {
 		t.Errorf("no routes: %v, %+v", err, n.Preferences())
 	}
 	var usage *usageError
-	for _, args := range [][]string{{}, {"--advertise-routes", "10.0.0.1"}} {
-		if _, err := set(args...); !errors.As(err, &usage) {
+	for _, args := range [][]string{{}, {"--advertise-routes", "10.0.0.1"}, {"--shields-up=maybe"}, {"--accept-routes=a,,b"}} {
+		if _, err := set(args...); !errors.As(err, &usage) || strings.Contains(err.Error(), "strconv") {
 			t.Errorf("%v: %v", args, err)
 		}
 	}

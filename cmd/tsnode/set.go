@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/localapi"
 )
 
@@ -19,7 +20,7 @@ type setOptions struct {
 	acceptRoutes, shieldsUp bool
 	acceptDNS, allowLAN     bool
 	advertiseExit, force    bool
-	routes                  []string
+	routes, acceptFrom      []string
 }
 
 func newSet() *cobra.Command {
@@ -40,6 +41,9 @@ that the tailnet does not have, or that does not offer to be one, is refused, un
   tsnode set --exit-node gateway
   tsnode set --exit-node=
 
+  # take routes to one network, and those of one node
+  tsnode set --accept-routes=10.0.0.0/8,router
+
   tsnode set --hostname db2 --shields-up
   tsnode set --advertise-routes 192.168.1.0/24,10.0.0.0/8`,
 		Args: usageArgs(cobra.NoArgs),
@@ -51,7 +55,8 @@ that the tailnet does not have, or that does not offer to be one, is refused, un
 	f.StringVar(&o.exitNode, "exit-node", "", "node for traffic to the Internet, by name, address or ID; auto: any; empty: none")
 	f.BoolVar(&o.force, "force", false, "set an --exit-node that is none now")
 	f.BoolVar(&o.allowLAN, "exit-node-allow-lan-access", false, "reach the networks that this machine is in past the exit node")
-	f.BoolVar(&o.acceptRoutes, "accept-routes", false, "take routes that other nodes offer")
+	f.Var(settings.RouteChoice(&o.acceptRoutes, &o.acceptFrom), "accept-routes", "take routes that other nodes offer; =NET,NODE,… takes only those")
+	f.Lookup("accept-routes").NoOptDefVal = "true"
 	f.BoolVar(&o.acceptDNS, "accept-dns", true, "use the tailnet's resolvers and search domains")
 	f.BoolVar(&o.shieldsUp, "shields-up", false, "let nobody begin a connection with this node")
 	f.StringSliceVar(&o.routes, "advertise-routes", nil, "networks to offer to route to; empty: none")
@@ -97,13 +102,15 @@ func (o *setOptions) fields(f *pflag.FlagSet, now *localapi.Prefs) (map[string]a
 	}{
 		"hostname":                   {"Hostname", o.hostname},
 		"exit-node-allow-lan-access": {"ExitNodeAllowLANAccess", o.allowLAN},
-		"accept-routes":              {"RouteAll", o.acceptRoutes},
 		"accept-dns":                 {"CorpDNS", o.acceptDNS},
 		"shields-up":                 {"ShieldsUp", o.shieldsUp},
 	} {
 		if f.Changed(flag) {
 			all[field.name] = field.v
 		}
+	}
+	if f.Changed("accept-routes") {
+		all["RouteAll"], all["AcceptRoutesFrom"] = o.acceptRoutes, o.acceptFrom
 	}
 	if f.Changed("exit-node") {
 		o.setExitNode(all)

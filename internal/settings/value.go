@@ -126,6 +126,10 @@ func (l *list[T]) Type() string {
 
 func (l *list[T]) apartByCommas() bool { return l.commas }
 
+// RouteChoice returns the value of a flag that is true, false, or a list of networks
+// and nodes whose routes alone are taken, as accept-routes is.
+func RouteChoice(on *bool, from *[]string) pflag.Value { return routeChoice{on, from} }
+
 // A routeChoice is the value of accept-routes: true, false, or a list of networks
 // and nodes.
 type routeChoice struct {
