@@ -22,8 +22,8 @@ func newLogin() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login [flags]",
 		Short: "Log the running node in anew",
-		Long: `Log the running node in: after a logout, or anew, before its key expires or to
-change hands. Without an auth key the URL is printed that a person must visit, and
+		Long: `Log the running node in: after a logout, which --wait-for-login has it outlive, or
+anew, before its key expires or to change hands. Without an auth key the URL is printed that a person must visit, and
 the command waits until that is done. Connections outlive a renewal.
 
 The auth key is that of --auth-key, else of TS_AUTHKEY; --auth-key= asks for a URL
