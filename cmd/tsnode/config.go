@@ -97,8 +97,9 @@ func (c *configuration) hangups(ctx context.Context) (context.Context, <-chan os
 	return ctx, nil, stop
 }
 
-// endOnHangup returns a context that ends with SIGHUP. Whatever signal comes once it
-// has ended, that or another, is the second one (SVC-175).
+// endOnHangup returns a context that ends with SIGHUP. A signal of another kind is the
+// second one then (SVC-175); SIGHUP is not, which comes from shell and kernel alike when
+// a terminal is closed.
 func endOnHangup(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	sig := make(chan os.Signal, 2)
@@ -107,12 +108,12 @@ func endOnHangup(ctx context.Context) (context.Context, func()) {
 	go func() {
 		for {
 			select {
-			case <-sig:
+			case s := <-sig:
+				if s != syscall.SIGHUP {
+					os.Exit(exitFailed)
+				}
 			case <-stopped:
 				return
-			}
-			if ctx.Err() != nil {
-				os.Exit(exitFailed)
 			}
 			cancel()
 			signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
