@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -135,7 +131,7 @@ func forwardsOf(s *settings.Settings) (specs []proxy.Spec, err error) {
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	return specs, checkExposure(s, specs)
+	return specs, nil
 }
 
 // parseProxy returns what parses the address of a proxy of one kind.
@@ -144,29 +140,4 @@ func parseProxy(kind proxy.Kind) func(string) ([]proxy.Spec, error) {
 		spec, err := proxy.ParseProxy(kind, text)
 		return []proxy.Spec{spec}, err
 	}
-}
-
-// checkExposure refuses proxies that whoever reaches this machine could use
-// (SVC-168).
-func checkExposure(s *settings.Settings, specs []proxy.Spec) error {
-	if s.ProxyAuth != "" || s.ProxyOpen {
-		return nil
-	}
-	proxies := []proxy.Kind{proxy.SOCKS, proxy.HTTP, proxy.Mixed}
-	for _, spec := range specs {
-		if slices.Contains(proxies, spec.Kind) && !onlyLocal(spec.Listen) {
-			return &usageError{fmt.Errorf("%v: others on the network could use this proxy: listen on 127.0.0.1, ask for a password with --proxy-auth file:PATH, or permit it with --proxy-open", spec)}
-		}
-	}
-	return nil
-}
-
-// onlyLocal reports whether only programs of this machine can connect to an address.
-func onlyLocal(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || strings.HasPrefix(address, "unix:") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }

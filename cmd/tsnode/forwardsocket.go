@@ -78,8 +78,10 @@ func changeStatus(err error) int {
 }
 
 func (f *foreground) addSpecs(r *http.Request, set *proxy.Set, specs []proxy.Spec) ([]proxy.Status, error) {
-	if err := checkExposure(f.settings.Get(), specs); err != nil {
-		return nil, err
+	for _, spec := range specs {
+		if err := f.settings.Get().CheckExposure(spec); err != nil {
+			return nil, &usageError{err}
+		}
 	}
 	if err := set.Add(r.Context(), specs...); err != nil {
 		return nil, hintedError(err)

@@ -165,7 +165,7 @@ func (t *target) finish() error {
 		errs = append(errs, fmt.Errorf("%s and %s: a node cannot be an exit node and use one at the same time: leave out one of exit-node and advertise-exit-node", s.From("exit-node"), s.From("advertise-exit-node")))
 	}
 	if s.Stdio == "" {
-		errs = append(errs, s.checkPorts())
+		errs = append(errs, s.checkListeners())
 	}
 	return errors.Join(errs...)
 }

@@ -148,7 +148,7 @@ func TestAllThatIsWrongIsTold(t *testing.T) {
 		"exit-node": "gateway",
 	}`
 	_, err := read(t, file, []string{"TSNODE_LOGIN_SERVER=foo", "TS_KUBE_SECRET=Foo_Bar"},
-		"--memory-limit", "1MiB", "--advertise-routes", "10.0.0.1/8", "--advertise-exit-node", "--port", "x", "-L", "8080:web")
+		"-D", ":1080", "--memory-limit", "1MiB", "--advertise-routes", "10.0.0.1/8", "--advertise-exit-node", "--port", "x", "-L", "8080:web")
 	if err == nil {
 		t.Fatal("all is taken")
 	}
@@ -160,6 +160,7 @@ func TestAllThatIsWrongIsTold(t *testing.T) {
 		`--advertise-routes "10.0.0.1/8": advertised routes: 10.0.0.1/8 has bits set behind its prefix: want 10.0.0.0/8`,
 		`--port "x": want a port number`,
 		`--local: -L "8080:web": want [bind:]port`,
+		"--socks5: -D *:1080: others on the network could use this proxy",
 		`file:3:3 and --advertise-exit-node: a node cannot be an exit node and use one`,
 	} {
 		if !strings.Contains(err.Error(), want) {
