@@ -129,7 +129,7 @@ func TestHangup(t *testing.T) {
 	awaitGone(t, tailnet, "laptop")
 
 	echoNode(t, tailnet, "web")
-	p = startCommand(t, "sh", withKey(tailnet), append([]string{"-c", `trap "" HUP; exec tsnode "$@"`, "sh"}, append(joins(tailnet, "server"), "-L", "0:web:7")...)...)
+	p = startCommand(t, "sh", withKey(tailnet), append([]string{"-c", `trap "" HUP; exec tsnode "$@"`, "sh"}, append(joins(tailnet, "server"), "--drain", "100ms", "-L", "0:web:7")...)...)
 	addr := p.find(`forwarding (\S+) to web:7`)
 	p.find("running as server")
 	p.Process.Signal(syscall.SIGHUP)

@@ -65,7 +65,7 @@ func TestStdioAsSSH(t *testing.T) {
 func TestUnreachableTargetIsNoForwardFailure(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})
 	echoNode(t, tailnet, "web")
-	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:8", "-L", "0:web:7", "-R", "9:127.0.0.1:1", "--exit-on-forward-failure")...)
+	p := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:web:8", "-L", "0:web:7", "-R", "9:127.0.0.1:1", "--exit-on-forward-failure", "--drain", "100ms")...)
 	refused := p.find(`forwarding (\S+) to web:8`)
 	works := p.find(`forwarding (\S+) to web:7`)
 	p.find("running as laptop")
