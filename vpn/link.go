@@ -15,7 +15,7 @@ import (
 
 // Bounds of a link.
 const (
-	replyBacklog   = 64              // replies that wait for the writer
+	replyBacklog   = 1024            // replies that wait for the writer
 	requestBacklog = 64              // messages that wait to be looked at
 	drainTimeout   = 5 * time.Second // for the peer to read what is last, and to close; VPN-34
 	readBuffer     = 32 << 10        // bytes
@@ -200,9 +200,12 @@ func (l *link) post(ctx context.Context, m message) error {
 	}
 }
 
-// reply answers a request. It waits only when the peer has left many answers
-// unread.
-func (l *link) reply(ctx context.Context, m message, otherwise message) {
+// errUnread says that the peer asks without end and does not read.
+var errUnread = fmt.Errorf("vpn: the peer has left %d answers unread", replyBacklog)
+
+// reply answers a request. It never waits: a peer that leaves too many answers
+// unread has errUnread end the stream.
+func (l *link) reply(m message, otherwise message) error {
 	frame, err := encode(m)
 	if err != nil {
 		l.log.Error("vpn: reply", "err", err)
@@ -210,8 +213,11 @@ func (l *link) reply(ctx context.Context, m message, otherwise message) {
 	}
 	select {
 	case l.replies <- frame:
+		return nil
 	case <-l.written:
-	case <-ctx.Done():
+		return nil
+	default:
+		return errUnread
 	}
 }
 
@@ -236,7 +242,8 @@ func (l *link) call(ctx context.Context, what string, timeout time.Duration, bui
 }
 
 // finish writes the last frame, none when it is nil, ends the write side, and
-// reads until the peer has done the same, all within 5 s. It is called by who
+// reads until the peer has done the same, all within 5 s. Of a peer that has done
+// it before, it waits for the last frame to be read. It is called by who
 // reads incoming.
 func (l *link) finish(ctx context.Context, frame []byte) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
@@ -247,12 +254,15 @@ func (l *link) finish(ctx context.Context, frame []byte) {
 	case <-ctx.Done():
 		return
 	}
-	for {
+	incoming, written := l.incoming, l.written
+	for incoming != nil || written != nil {
 		select {
-		case _, ok := <-l.incoming:
+		case _, ok := <-incoming:
 			if !ok {
-				return
+				incoming = nil
 			}
+		case <-written:
+			written = nil
 		case <-ctx.Done():
 			return
 		}

@@ -72,12 +72,12 @@ func TestCallsBothWays(t *testing.T) {
 		r := &wire.TunnelMessage{Rpc: replyTo(m.GetRpc().GetMsgId()), Msg: &wire.TunnelMessage_Start{
 			Start: &wire.StartResponse{ErrorMessage: fmt.Sprint(n)}}}
 		for range 1 + rand.IntN(2) { // some come twice
-			answers.Go(func() { tunnel.reply(ctx, r, r) })
+			answers.Go(func() { tunnel.reply(r, r) })
 		}
 	})
 	served(t, manager, func(ctx context.Context, m message) {
 		n := m.(*wire.TunnelMessage).GetNetworkSettings().GetMtu()
-		manager.reply(ctx, &wire.ManagerMessage{Rpc: replyTo(m.GetRpc().GetMsgId()), Msg: &wire.ManagerMessage_NetworkSettings{
+		manager.reply(&wire.ManagerMessage{Rpc: replyTo(m.GetRpc().GetMsgId()), Msg: &wire.ManagerMessage_NetworkSettings{
 			NetworkSettings: &wire.NetworkSettingsResponse{ErrorMessage: fmt.Sprint(n)}}}, nil)
 	})
 	var all sync.WaitGroup

@@ -150,7 +150,9 @@ func (m *Manager) serve(ctx context.Context) error {
 				if !ok {
 					return m.link.readErr
 				}
-				m.onMessage(ctx, msg.(*wire.TunnelMessage))
+				if err := m.onMessage(msg.(*wire.TunnelMessage)); err != nil {
+					return err
+				}
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -160,7 +162,7 @@ func (m *Manager) serve(ctx context.Context) error {
 }
 
 // onMessage looks at what the tunnel says beside replies.
-func (m *Manager) onMessage(ctx context.Context, msg *wire.TunnelMessage) {
+func (m *Manager) onMessage(msg *wire.TunnelMessage) error {
 	id := msg.GetRpc().GetMsgId()
 	switch t := msg.GetMsg().(type) {
 	case *wire.TunnelMessage_Log:
@@ -175,20 +177,21 @@ func (m *Manager) onMessage(ctx context.Context, msg *wire.TunnelMessage) {
 	case *wire.TunnelMessage_NetworkSettings:
 		if id == 0 {
 			m.config.Logger.Warn("vpn: network settings without an id are no request: ignored") // VPN-54
-			return
+			return nil
 		}
 		select {
 		case m.settings <- msg:
 		default:
-			m.answerSettings(ctx, id, errors.New("too many requests at once"))
+			return m.answerSettings(id, errors.New("too many requests at once"))
 		}
 	default:
 		m.config.Logger.Warn("vpn: message of the tunnel is not understood", "kind", fmt.Sprintf("%T", t), "request", id != 0)
 		if id != 0 {
 			r := &wire.ManagerMessage{Rpc: replyTo(id)} // VPN-16
-			m.link.reply(ctx, r, r)
+			return m.link.reply(r, r)
 		}
 	}
+	return nil
 }
 
 // observe merges what every message says of peers as it comes, so that changes
@@ -229,7 +232,9 @@ func (m *Manager) serveSettings(ctx context.Context) error {
 	for {
 		select {
 		case r := <-m.settings:
-			m.answerSettings(ctx, r.GetRpc().GetMsgId(), m.apply(ctx, r.GetNetworkSettings()))
+			if err := m.answerSettings(r.GetRpc().GetMsgId(), m.apply(ctx, r.GetNetworkSettings())); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -252,12 +257,12 @@ func (m *Manager) apply(ctx context.Context, r *wire.NetworkSettingsRequest) err
 	return nil
 }
 
-func (m *Manager) answerSettings(ctx context.Context, id uint64, err error) {
+func (m *Manager) answerSettings(id uint64, err error) error {
 	ok, text := success(err)
 	r := &wire.ManagerMessage{Rpc: replyTo(id), Msg: &wire.ManagerMessage_NetworkSettings{
 		NetworkSettings: &wire.NetworkSettingsResponse{Success: ok, ErrorMessage: text},
 	}}
-	m.link.reply(ctx, r, &wire.ManagerMessage{Rpc: r.Rpc})
+	return m.link.reply(r, &wire.ManagerMessage{Rpc: r.Rpc})
 }
 
 // call sends a request and returns the tunnel's answer.

@@ -49,11 +49,17 @@ func (s *script) write(text string) {
 // send sends a message of the manager.
 func (s *script) send(m *wire.ManagerMessage) {
 	s.t.Helper()
+	s.write(string(frameOf(s.t, m)))
+}
+
+// frameOf is a message as sent.
+func frameOf(t *testing.T, m message) []byte {
+	t.Helper()
 	frame, err := encode(m)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	s.write(string(frame))
+	return frame
 }
 
 // next is the next message of the tunnel that is no log.

@@ -42,6 +42,7 @@ type session struct {
 	overdue <-chan time.Time // when the run should be gone; nil before it is stopped
 	woken   time.Time
 	unknown map[string]bool // what was logged as not understood
+	failed  error           // why the stream is of no use any more; nil: it is
 }
 
 // serve answers until the stream is done with.
@@ -55,7 +56,7 @@ func (s *session) serve(ctx context.Context, g *actor.Group) error {
 			}
 			s.onMessage(ctx, g, m.(*wire.ManagerMessage))
 		case <-up:
-			s.onUp(ctx)
+			s.onUp()
 		case err := <-ended:
 			if over, err := s.onRunEnd(ctx, err); over {
 				return err
@@ -65,7 +66,11 @@ func (s *session) serve(ctx context.Context, g *actor.Group) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if s.state == stateStopping && s.run == nil {
+		switch {
+		case s.failed != nil: // which cancels the run
+			s.Logger.Warn("vpn: the stream is given up", "err", s.failed)
+			return s.failed
+		case s.state == stateStopping && s.run == nil:
 			return s.finish(ctx, nil)
 		}
 	}
@@ -78,22 +83,22 @@ func (s *session) onMessage(ctx context.Context, g *actor.Group, m *wire.Manager
 	case *wire.ManagerMessage_Start:
 		s.onStart(ctx, g, id, msg.Start)
 	case *wire.ManagerMessage_Stop:
-		s.onStop(ctx, id)
+		s.onStop(id)
 	case *wire.ManagerMessage_GetPeerUpdate:
 		if id != 0 {
-			s.updater.ask(ctx, id)
+			s.failed = cmp.Or(s.updater.ask(id), s.failed)
 		}
 	case *wire.ManagerMessage_Wake:
 		s.onWake(time.Now())
-		s.answer(ctx, id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Wake{Wake: new(wire.WakeResponse)}})
+		s.answer(id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Wake{Wake: new(wire.WakeResponse)}})
 	default:
-		s.onUnknown(ctx, id, fmt.Sprintf("%T", msg))
+		s.onUnknown(id, fmt.Sprintf("%T", msg))
 	}
 }
 
 // answer replies to a request; nil says no more than that it is over. What has no
 // id is no request.
-func (s *session) answer(ctx context.Context, id uint64, m *wire.TunnelMessage) {
+func (s *session) answer(id uint64, m *wire.TunnelMessage) {
 	if id == 0 {
 		return
 	}
@@ -101,11 +106,11 @@ func (s *session) answer(ctx context.Context, id uint64, m *wire.TunnelMessage) 
 		m = new(wire.TunnelMessage)
 	}
 	m.Rpc = replyTo(id)
-	s.link.reply(ctx, m, &wire.TunnelMessage{Rpc: m.Rpc})
+	s.failed = cmp.Or(s.link.reply(m, &wire.TunnelMessage{Rpc: m.Rpc}), s.failed)
 }
 
 // onUnknown ends a call that is not understood with an empty reply (VPN-16).
-func (s *session) onUnknown(ctx context.Context, id uint64, what string) {
+func (s *session) onUnknown(id uint64, what string) {
 	if s.unknown == nil {
 		s.unknown = make(map[string]bool)
 	}
@@ -113,13 +118,13 @@ func (s *session) onUnknown(ctx context.Context, id uint64, what string) {
 		s.unknown[what] = true
 		s.Logger.Warn("vpn: message of the manager is not understood", "kind", what, "request", id != 0)
 	}
-	s.answer(ctx, id, nil)
+	s.answer(id, nil)
 }
 
 // onStart begins a run.
 func (s *session) onStart(ctx context.Context, g *actor.Group, id uint64, m *wire.StartRequest) {
 	if id == 0 {
-		s.onUnknown(ctx, 0, "Start without an id")
+		s.onUnknown(0, "Start without an id")
 		return
 	}
 	var err error
@@ -132,7 +137,7 @@ func (s *session) onStart(ctx context.Context, g *actor.Group, id uint64, m *wir
 		err = errors.New("the URL of the control server is missing")
 	}
 	if err != nil {
-		s.answerStart(ctx, id, err)
+		s.answerStart(id, err)
 		return
 	}
 	s.state = stateStarting
@@ -154,9 +159,9 @@ func (s *session) optionsOf(m *wire.StartRequest) StartOptions {
 	return o
 }
 
-func (s *session) answerStart(ctx context.Context, id uint64, err error) {
+func (s *session) answerStart(id uint64, err error) {
 	ok, text := success(err)
-	s.answer(ctx, id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Start{Start: &wire.StartResponse{Success: ok, ErrorMessage: text}}})
+	s.answer(id, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Start{Start: &wire.StartResponse{Success: ok, ErrorMessage: text}}})
 }
 
 // success is an error as answers have it: a failure has a text, a success none
@@ -169,19 +174,19 @@ func success(err error) (ok bool, text string) {
 }
 
 // onUp tells that the tunnel runs, and then which peers there are.
-func (s *session) onUp(ctx context.Context) {
+func (s *session) onUp() {
 	s.state = stateRunning
 	s.run.answered = true
-	s.answerStart(ctx, s.run.id, nil)
+	s.answerStart(s.run.id, nil)
 	s.updater.view.Store(&view{run: s.run})
 }
 
 // onStop ends the run; the answer comes when it is gone (VPN-34).
-func (s *session) onStop(ctx context.Context, id uint64) {
+func (s *session) onStop(id uint64) {
 	switch {
 	case id == 0: // wants no answer
 	case len(s.stops) == maxStops:
-		s.answer(ctx, id, stopped(errors.New("the tunnel is stopping: many have asked for it")))
+		s.answer(id, stopped(errors.New("the tunnel is stopping: many have asked for it")))
 	default:
 		s.stops = append(s.stops, id)
 	}
@@ -223,18 +228,18 @@ func (s *session) onRunEnd(ctx context.Context, err error) (over bool, _ error) 
 	case stateStarting:
 		s.state = stateReady
 		s.updater.view.Store(nil)
-		s.answerStart(ctx, run.id, cmp.Or(err, errNodeEnded))
+		s.answerStart(run.id, cmp.Or(err, errNodeEnded))
 		return false, nil
 	case stateStopping:
 		if !run.answered {
-			s.answerStart(ctx, run.id, errors.New("the tunnel was stopped"))
+			s.answerStart(run.id, errors.New("the tunnel was stopped"))
 			err = nil // of a start that was cancelled
 		}
 		return true, s.finish(ctx, err)
 	}
 	err = cmp.Or(err, errNodeEnded)
 	slog.New(&logHandler{queue: s.logs, level: s.LogLevel}).Log(ctx, LevelCritical, "the tunnel has ended", "err", err)
-	s.link.finish(ctx, nil)
+	s.close(ctx, nil)
 	return true, fmt.Errorf("vpn: %w", err)
 }
 
@@ -254,14 +259,23 @@ func (s *session) finish(ctx context.Context, err error) error {
 	for i, id := range s.stops {
 		m := stopped(err)
 		if i < len(s.stops)-1 {
-			s.answer(ctx, id, m)
+			s.answer(id, m)
 			continue
 		}
 		m.Rpc = replyTo(id)
 		last, _ = encode(m) // it is short and valid
 	}
-	s.link.finish(ctx, last)
+	s.close(ctx, last)
 	return err
+}
+
+// close ends the stream behind the answers to what was asked (VPN-18), with a last
+// frame unless that is nil.
+func (s *session) close(ctx context.Context, last []byte) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	s.updater.catchUp(ctx)
+	s.link.finish(ctx, last)
 }
 
 // onStreamEnd ends what runs, for nobody is there who could (VPN-37). A manager that
@@ -275,7 +289,7 @@ func (s *session) onStreamEnd(ctx context.Context) (err error) {
 			err = errOverdue
 		}
 		if !s.run.answered {
-			s.answerStart(ctx, s.run.id, errors.New("the tunnel was stopped"))
+			s.answerStart(s.run.id, errors.New("the tunnel was stopped"))
 			err = nil // of a start that was cancelled
 		}
 	}

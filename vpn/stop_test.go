@@ -108,6 +108,89 @@ func TestStopWithHalfClose(t *testing.T) {
 	})
 }
 
+// VPN-18: what is asked right before Stop is answered before the stream ends, with
+// the peers that there are then, when nothing runs and when a node does.
+func TestQuestionThenStop(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		for range 200 {
+			bubble(t, func(t *testing.T, n *testNode, tunnel *Tunnel) {
+				s := play(t, tunnel)
+				agents := 0
+				if running {
+					s.send(start(1, testStart()))
+					s.started(1, "")
+					agents = 2
+				}
+				s.write(string(frameOf(t, askPeers(2))) + string(frameOf(t, askPeers(3))) + string(frameOf(t, stop(4))))
+				for id := uint64(2); id <= 3; {
+					m := s.next()
+					if m.GetRpc() == nil && running {
+						continue // the first update
+					}
+					if m.GetRpc().GetResponseTo() != id || m.GetPeerUpdate() == nil || len(m.GetPeerUpdate().GetUpsertedAgents()) != agents {
+						t.Fatalf("running %v: got %v as the answer to %d", running, m, id)
+					}
+					id++
+				}
+				s.stopped(4, "")
+				if err := s.eof(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// VPN-34, VPN-35: a manager that reads nothing is heard all the same. Its Stop ends
+// the node at once, and the stream 5 s later.
+func TestStopUnread(t *testing.T) {
+	for name, ask := range map[string]func(id uint64) *wire.ManagerMessage{"wakes": wake, "questions": askPeers} {
+		bubble(t, func(t *testing.T, n *testNode, tunnel *Tunnel) {
+			s := play(t, tunnel)
+			s.send(start(1, testStart()))
+			for id := range uint64(200) {
+				s.send(ask(2 + id))
+			}
+			s.send(stop(1000))
+			synctest.Wait()
+			if !n.isClosed() {
+				t.Errorf("%s: the node is not closed", name)
+			}
+			began := time.Now()
+			err := <-s.served
+			if took := time.Since(began); took > drainTimeout || err != nil {
+				t.Errorf("%s: served after %v: %v", name, took, err)
+			}
+			s.stream.Close()
+		})
+	}
+}
+
+// A manager that asks without end and reads nothing has broken the stream, which
+// ends the node.
+func TestTooManyUnread(t *testing.T) {
+	for name, ask := range map[string]func(id uint64) *wire.ManagerMessage{
+		"wakes": wake, "questions": askPeers, "second starts": func(id uint64) *wire.ManagerMessage { return start(id, testStart()) },
+	} {
+		bubble(t, func(t *testing.T, n *testNode, tunnel *Tunnel) {
+			s := play(t, tunnel)
+			s.send(start(1, testStart()))
+			synctest.Wait()
+			for id := uint64(2); ; id++ {
+				if _, err := s.stream.Write(frameOf(t, ask(id))); err != nil {
+					break
+				}
+				if id > 2*replyBacklog {
+					t.Fatalf("%s: %d answers are not read, and the tunnel goes on", name, id)
+				}
+			}
+			if err := <-s.served; !errors.Is(err, errUnread) || !n.isClosed() {
+				t.Errorf("%s: served: %v, node closed %v", name, err, n.isClosed())
+			}
+		})
+	}
+}
+
 // VT-04: frames that are none, too long (VPN-11) or no UTF-8 (VPN-17), end the
 // stream and the node.
 func TestCorruptFrames(t *testing.T) {

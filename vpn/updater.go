@@ -15,7 +15,7 @@ import (
 const (
 	refreshEvery = 5 * time.Second        // of handshakes and pings; VPN-32
 	updateGap    = 250 * time.Millisecond // between two updates at least: a person reads them
-	questions    = 64                     // of the manager that wait
+	questions    = 1024                   // of the manager that wait
 )
 
 // An updater tells the manager of the peers. It alone sends PeerUpdates, so that
@@ -26,13 +26,13 @@ type updater struct {
 	log  *slog.Logger
 
 	view  actor.Cell[*view] // whose peers; nil: there are none
-	asked chan uint64       // ids of GetPeerUpdate requests
+	asked chan question     // in the order of the manager
 
 	told roster // what the writer has been handed; of serve
 }
 
 func newUpdater(l *link, by Grouping, log *slog.Logger) *updater {
-	return &updater{link: l, by: by, log: log, asked: make(chan uint64, questions), told: newRoster()}
+	return &updater{link: l, by: by, log: log, asked: make(chan question, questions), told: newRoster()}
 }
 
 // A view is where an updater looks. The session alone changes it.
@@ -57,11 +57,37 @@ func (u *updater) freeze() {
 	}
 }
 
-// ask has a GetPeerUpdate request answered. It waits only when many are not yet,
-// for the manager does not read.
-func (u *updater) ask(ctx context.Context, id uint64) {
+// A question is a GetPeerUpdate request, or asks when those before it are answered.
+type question struct {
+	id       uint64
+	view     *view         // whose peers, when the manager has asked
+	answered chan struct{} // closed when all before it are answered; nil for a request
+}
+
+// ask has a GetPeerUpdate request answered. It fails with errUnread when too many
+// are not yet.
+func (u *updater) ask(id uint64) error {
 	select {
-	case u.asked <- id:
+	case u.asked <- question{id: id, view: u.view.Get()}:
+		return nil
+	case <-u.link.written:
+		return nil
+	default:
+		return errUnread
+	}
+}
+
+// catchUp returns when the writer has the answers to all that was asked, or takes
+// no more of them, or when ctx ends.
+func (u *updater) catchUp(ctx context.Context) {
+	q := question{answered: make(chan struct{})}
+	select {
+	case u.asked <- q:
+	case <-u.link.written:
+	case <-ctx.Done():
+	}
+	select {
+	case <-q.answered:
 	case <-u.link.written:
 	case <-ctx.Done():
 	}
@@ -85,8 +111,8 @@ func (u *updater) serve(ctx context.Context) error {
 		case <-viewChanged:
 		case <-netmapChanged:
 		case <-refresh.C:
-		case id := <-u.asked:
-			err = u.answer(ctx, id)
+		case q := <-u.asked:
+			err = u.answer(ctx, q)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -161,8 +187,8 @@ func (u *updater) pause(ctx context.Context) error {
 		select {
 		case <-over.C:
 			return nil
-		case id := <-u.asked:
-			if err := u.answer(ctx, id); err != nil {
+		case q := <-u.asked:
+			if err := u.answer(ctx, q); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -173,12 +199,15 @@ func (u *updater) pause(ctx context.Context) error {
 
 // answer tells all peers there are (VPN-27). A request is answered in any case
 // (VPN-18).
-func (u *updater) answer(ctx context.Context, id uint64) error {
-	v := u.view.Get()
-	nm, _ := v.netmap()
-	next := u.roster(v, nm)
+func (u *updater) answer(ctx context.Context, q question) error {
+	if q.answered != nil {
+		close(q.answered)
+		return nil
+	}
+	nm, _ := q.view.netmap()
+	next := u.roster(q.view, nm)
 	all := next.update()
-	m := &wire.TunnelMessage{Rpc: replyTo(id), Msg: &wire.TunnelMessage_PeerUpdate{PeerUpdate: all.toWire()}}
+	m := &wire.TunnelMessage{Rpc: replyTo(q.id), Msg: &wire.TunnelMessage_PeerUpdate{PeerUpdate: all.toWire()}}
 	err := u.link.post(ctx, m)
 	switch {
 	case err == nil:
@@ -191,6 +220,5 @@ func (u *updater) answer(ctx context.Context, id uint64) error {
 	}
 	u.log.Error("vpn: answer with all peers", "err", err)
 	m.Msg = nil
-	u.link.reply(ctx, m, m)
-	return nil
+	return u.link.reply(m, m)
 }
