@@ -27,6 +27,17 @@ type Node interface {
 	// Accepts reports whether packets to a network behind a peer go to it.
 	Accepts(peer *netmap.Peer, route netip.Prefix) bool
 
+	// Excluded returns the networks that stay out of the tunnel although routes of
+	// peers contain them (vpn-tunnel.md section 7.2): with an exit node those that the
+	// machine is in, if wanted, and what the node itself talks to, unless its packets
+	// are told apart in another way. When there are others, the channel of Netmap is
+	// closed.
+	Excluded(ctx context.Context, nm *netmap.Netmap) []netip.Prefix
+
+	// Check is called when the manager has settings in force. An error is why the
+	// node must not run with them, and ends it (VPN-51).
+	Check(s NetworkSettings) error
+
 	// Ping asks the peer with that address for an answer: inside of the tunnel, which
 	// keeps its session fresh, or outside.
 	Ping(ctx context.Context, peer netip.Addr, inside bool) (Pong, error)

@@ -30,6 +30,9 @@ type testNode struct {
 	accepts  bool
 
 	closeTakes time.Duration
+
+	excluded []netip.Prefix
+	check    func(NetworkSettings) error // nil: all is well
 }
 
 func newTestNode(nm *netmap.Netmap) *testNode {
@@ -82,6 +85,15 @@ func (n *testNode) setTraffic(t map[netmap.StableID]Traffic) {
 }
 
 func (n *testNode) Accepts(*netmap.Peer, netip.Prefix) bool { return n.accepts }
+
+func (n *testNode) Excluded(context.Context, *netmap.Netmap) []netip.Prefix { return n.excluded }
+
+func (n *testNode) Check(s NetworkSettings) error {
+	if n.check == nil {
+		return nil
+	}
+	return n.check(s)
+}
 
 func (n *testNode) Ping(ctx context.Context, a netip.Addr, _ bool) (Pong, error) {
 	return Pong{Latency: time.Duration(a.As4()[3]) * time.Millisecond, Direct: true}, nil

@@ -25,14 +25,14 @@ var (
 )
 
 // SettingsFor are the settings of an interface that a netmap asks for, for who sets
-// one up without a manager; accepts is Node.Accepts.
-func SettingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool) NetworkSettings {
-	return settingsFor(nm, accepts, defaultMTU)
+// one up without a manager; accepts is Node.Accepts, excluded is from Node.Excluded.
+func SettingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool, excluded []netip.Prefix) NetworkSettings {
+	return settingsFor(nm, accepts, excluded, defaultMTU)
 }
 
 // settingsFor are the settings that a netmap asks for, complete (VPN-48). A family
 // without an address of ours is empty.
-func settingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool, mtu int) NetworkSettings {
+func settingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) bool, excluded []netip.Prefix, mtu int) NetworkSettings {
 	own, routes := new(FamilySettings), ways(nm, accepts)
 	own6 := new(FamilySettings)
 	for _, p := range nm.Self.Addresses {
@@ -50,7 +50,22 @@ func settingsFor(nm *netmap.Netmap, accepts func(*netmap.Peer, netip.Prefix) boo
 			own6.Included = append(own6.Included, p)
 		}
 	}
+	own.Excluded, own6.Excluded = outOf(own.Included, excluded), outOf(own6.Included, excluded)
 	return NetworkSettings{MTU: mtu, DNS: dnsFor(nm, len(own.Addrs) > 0, len(own6.Addrs) > 0), IPv4: own, IPv6: own6}
+}
+
+// outOf returns the networks of excluded, in order, that are in one of included: a
+// peer that has just that network keeps it.
+func outOf(included, excluded []netip.Prefix) (out []netip.Prefix) {
+	for _, p := range excluded {
+		p = p.Masked()
+		within := func(r netip.Prefix) bool { return r.Bits() < p.Bits() && r.Contains(p.Addr()) }
+		if slices.ContainsFunc(included, within) && !slices.Contains(included, p) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // ways are the networks that go into the tunnel, in order: nodes, the networks

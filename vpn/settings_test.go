@@ -27,7 +27,7 @@ func TestSettingsFor(t *testing.T) {
 		{none, "[100.64.0.2/32 100.64.0.3/32 100.100.100.100/32]"},
 		{all, "[0.0.0.0/0 10.1.0.0/16 100.64.0.2/32 100.64.0.3/32 100.100.100.100/32]"},
 	} {
-		s := settingsFor(nm, tt.accepts, 1280)
+		s := settingsFor(nm, tt.accepts, nil, 1280)
 		if got := fmt.Sprint(s.IPv4.Included); got != tt.want || fmt.Sprint(s.IPv4.Addrs, s.MTU) != "[100.64.0.1/32] 1280" {
 			t.Errorf("IPv4 %v %s, want %s", s.IPv4.Addrs, got, tt.want)
 		}
@@ -41,8 +41,26 @@ func TestSettingsFor(t *testing.T) {
 		}
 	}
 	nm.DNS.Resolvers = []netmap.Resolver{{Addr: "9.9.9.9"}}
-	if d := settingsFor(nm, none, 1280).DNS; !slices.Equal(d.MatchDomains, []string{""}) {
+	if d := settingsFor(nm, none, nil, 1280).DNS; !slices.Equal(d.MatchDomains, []string{""}) {
 		t.Errorf("with resolvers for all: %q", d.MatchDomains)
+	}
+}
+
+// Section 7.2: what stays out of the tunnel is listed under its family, as far as it
+// is in a network that goes into it; what a peer has just so goes into it.
+func TestSettingsExcluded(t *testing.T) {
+	router := testPeer(2)
+	router.AllowedIPs = append(router.Addresses[:1:1], netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"), netip.MustParsePrefix("10.1.0.0/16"))
+	nm := testNetmap(router)
+	var excluded []netip.Prefix
+	for _, text := range []string{"192.168.1.7/24", "fd00:1::/64", "10.1.0.0/16", "10.1.2.0/24", "192.168.1.0/24"} {
+		excluded = append(excluded, netip.MustParsePrefix(text))
+	}
+	if s := settingsFor(nm, all, excluded, 1280); fmt.Sprint(s.IPv4.Excluded, s.IPv6.Excluded) != "[10.1.2.0/24 192.168.1.0/24] [fd00:1::/64]" {
+		t.Errorf("out of the tunnel: %v %v", s.IPv4.Excluded, s.IPv6.Excluded)
+	}
+	if s := settingsFor(nm, none, excluded, 1280); len(s.IPv4.Excluded)+len(s.IPv6.Excluded) != 0 {
+		t.Errorf("out of a tunnel that they are not in: %v %v", s.IPv4.Excluded, s.IPv6.Excluded)
 	}
 }
 
@@ -52,10 +70,10 @@ func TestSettingsCollapse(t *testing.T) {
 	for n := range 1000 {
 		peers = append(peers, testPeer(2+n))
 	}
-	if got := len(settingsFor(testNetmap(peers[:900]...), none, 0).IPv4.Included); got != 901 {
+	if got := len(settingsFor(testNetmap(peers[:900]...), none, nil, 0).IPv4.Included); got != 901 {
 		t.Errorf("900 nodes have %d routes", got)
 	}
-	s := settingsFor(testNetmap(peers...), none, 0)
+	s := settingsFor(testNetmap(peers...), none, nil, 0)
 	if fmt.Sprint(s.IPv4.Included, s.IPv6.Included) != "[100.64.0.0/10] [fd7a:115c:a1e0::/48]" {
 		t.Errorf("1000 nodes: %v %v", s.IPv4.Included, s.IPv6.Included)
 	}
@@ -67,7 +85,7 @@ func TestFamiliesComeAndGo(t *testing.T) {
 	without6.Self = &netmap.Peer{Name: "self.", Addresses: without6.Self.Addresses[:1]}
 	s := &settler{}
 	step := func(nm *netmap.Netmap) string {
-		s.inForce = s.trim(settingsFor(nm, none, 1280))
+		s.inForce = s.trim(settingsFor(nm, none, nil, 1280))
 		if s.inForce.IPv6 == nil {
 			return "none"
 		}
@@ -84,7 +102,7 @@ func TestFamiliesComeAndGo(t *testing.T) {
 func TestSettingsRoundTrip(t *testing.T) {
 	router := testPeer(2)
 	router.AllowedIPs = append(router.Addresses[:1:1], netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32"))
-	want := settingsFor(testNetmap(router), all, 1280)
+	want := settingsFor(testNetmap(router), all, nil, 1280)
 	want.IPv4.Excluded = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/24")}
 	want.IPv6.Excluded = []netip.Prefix{netip.MustParsePrefix("fd00::/8")}
 	got, err := settingsOf(want.toWire())

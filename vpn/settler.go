@@ -2,6 +2,7 @@ package vpn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -31,14 +32,15 @@ type settler struct {
 }
 
 // settle has the manager take the settings of a netmap; those that it has already
-// are not sent again.
+// are not sent again. The error is an unfitError when the node must not run with
+// what the manager has made of them.
 func (s *settler) settle(ctx context.Context, nm *netmap.Netmap) error {
 	if nm == nil || nm.Self == nil {
 		return nil
 	}
-	want := s.trim(settingsFor(nm, s.node.Accepts, s.mtu))
+	want := s.trim(settingsFor(nm, s.node.Accepts, s.node.Excluded(ctx, nm), s.mtu))
 	if reflect.DeepEqual(want, s.inForce) {
-		return nil
+		return s.check()
 	}
 	m, err := s.link.call(ctx, "network settings", settingsTimeout, func(rpc *wire.RPC) message {
 		return &wire.TunnelMessage{Rpc: rpc, Msg: &wire.TunnelMessage_NetworkSettings{NetworkSettings: want.toWire()}}
@@ -50,8 +52,21 @@ func (s *settler) settle(ctx context.Context, nm *netmap.Netmap) error {
 		return err
 	}
 	s.inForce = want
+	return s.check()
+}
+
+// check asks the node whether it may run with the settings in force.
+func (s *settler) check() error {
+	if err := s.node.Check(s.inForce); err != nil {
+		return &unfitError{err}
+	}
 	return nil
 }
+
+// An unfitError ends the node.
+type unfitError struct{ error }
+
+func (e *unfitError) Unwrap() error { return e.error }
 
 // trim leaves out families that have never been set up; one that has is cleared
 // by an empty one (VPN-48).
@@ -71,9 +86,12 @@ func (s *settler) serve(ctx context.Context) error {
 	for retry := settingsRetry; ; {
 		nm, changed := s.node.Netmap()
 		err := s.settle(ctx, nm)
+		var unfit *unfitError
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, &unfit):
+			return err
 		case err != nil:
 			s.log.Error("the manager does not take the network settings", "retry", retry, "err", err)
 			if actor.Sleep(ctx, retry) != nil {

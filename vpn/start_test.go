@@ -2,7 +2,9 @@ package vpn
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,6 +167,60 @@ func TestStartFailsWithSettings(t *testing.T) {
 			s.stream.Close()
 			if err := <-s.served; err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// VPN-51: settings that the node must not run with fail Start; while the tunnel runs
+// they end it. What stays out of the tunnel is sent.
+func TestUnfitSettings(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		bubble(t, func(t *testing.T, n *testNode, tunnel *Tunnel) {
+			n.accepts, n.excluded = true, []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}
+			n.check = func(s NetworkSettings) error {
+				if slices.Contains(s.IPv4.Included, netip.MustParsePrefix("0.0.0.0/0")) {
+					return errors.New("our own packets come back")
+				}
+				return nil
+			}
+			exit := testPeer(2)
+			exit.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+			if !running {
+				n.maps.Store(testNetmap(exit))
+			}
+			s := play(t, tunnel)
+			o := testStart()
+			o.Descriptor = 5
+			s.send(start(1, o))
+			settings := s.next().GetNetworkSettings()
+			s.send(settingsOK(1))
+			if running {
+				s.started(1, "")
+				s.next()
+				n.maps.Store(testNetmap(exit))
+				for settings = nil; settings == nil; {
+					settings = s.next().GetNetworkSettings()
+				}
+				s.send(settingsOK(2))
+			}
+			if out := settings.GetIpv4Settings().GetExcludedRoutes(); len(out) != 1 || out[0].GetDestination() != "192.168.1.0" || out[0].GetMask() != "255.255.255.0" {
+				t.Errorf("out of the tunnel: %v", out)
+			}
+			if running {
+				for m := s.nextOfAny(); m.GetLog().GetLevel() != wire.Log_CRITICAL; m = s.nextOfAny() {
+				}
+				if err := s.eof(); err == nil || !strings.Contains(err.Error(), "come back") {
+					t.Errorf("served: %v", err)
+				}
+			} else {
+				s.started(1, "come back")
+				s.send(stop(2))
+				s.stopped(2, "")
+				s.eof()
+			}
+			if !n.isClosed() {
+				t.Error("the node is not closed")
 			}
 		})
 	}

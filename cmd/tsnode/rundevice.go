@@ -6,19 +6,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"reflect"
 	"strings"
 	"time"
 
 	"github.com/seed94491740/tsnode/dataplane/tun"
-	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/host/iface"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/internal/settings"
-	"github.com/seed94491740/tsnode/node"
-	"github.com/seed94491740/tsnode/packetfilter"
 	"github.com/seed94491740/tsnode/vpn"
 )
 
@@ -60,14 +56,14 @@ func (f *foreground) openDevice(s *settings.Settings) error {
 		return err
 	}
 	f.node.TUN = tun.On(file)
-	f.device = &deviceKeeper{node: f.node, file: file, set: set, name: s.TUN, people: f.people, log: f.log}
+	f.device = &deviceKeeper{node: &tunnelNode{Node: f.node}, file: file, set: set, name: s.TUN, people: f.people, log: f.log}
 	return nil
 }
 
 // A deviceKeeper keeps the interface of a node's TUN device set up as the netmap
 // asks for, or tells an administrator how to.
 type deviceKeeper struct {
-	node   *node.Node
+	node   *tunnelNode
 	file   *os.File
 	set    *iface.Interface
 	name   string
@@ -80,7 +76,7 @@ type deviceKeeper struct {
 func (k *deviceKeeper) Serve(ctx context.Context) error {
 	var inForce iface.Settings
 	for retry := interfaceRetry; ; {
-		want, changed := k.want()
+		want, changed := k.want(ctx)
 		var err error
 		if !reflect.DeepEqual(want, inForce) {
 			err = k.apply(want)
@@ -104,16 +100,12 @@ func (k *deviceKeeper) Serve(ctx context.Context) error {
 
 // want returns the settings that the netmap asks for, and a channel that is closed
 // when there may be others.
-func (k *deviceKeeper) want() (iface.Settings, <-chan struct{}) {
+func (k *deviceKeeper) want(ctx context.Context) (iface.Settings, <-chan struct{}) {
 	nm, changed := k.node.Netmap()
 	if nm == nil || nm.Self == nil {
 		return iface.Settings{}, changed
 	}
-	s := interfaceSettings(vpn.SettingsFor(nm, (&tunnelNode{Node: k.node}).Accepts))
-	if p := k.node.Preferences(); p.ExitNode != "" && p.ExitNodeAllowLANAccess {
-		s.Excluded = append(s.Excluded, ownNetworks()...)
-	}
-	return s, changed
+	return interfaceSettings(vpn.SettingsFor(nm, k.node.Accepts, k.node.Excluded(ctx, nm))), changed
 }
 
 // apply sets the interface up. That this user may not is no error: an administrator
@@ -139,23 +131,6 @@ func (k *deviceKeeper) close() {
 		k.log.Warn("the interface is not as it was", "interface", k.name, "err", err)
 	}
 	k.file.Close()
-}
-
-// ownNetworks are the networks that this machine is in, without those of loopback
-// and tailnets.
-func ownNetworks() (networks []netip.Prefix) {
-	all, err := host.OS{}.Interfaces()
-	if err != nil {
-		return nil // nothing stays out of the tunnel then
-	}
-	for _, i := range all {
-		for _, p := range i.Addrs {
-			if a := p.Addr(); !i.Loopback && a.Zone() == "" && !p.IsSingleIP() && !packetfilter.IsTailscale(a) {
-				networks = append(networks, p.Masked())
-			}
-		}
-	}
-	return networks
 }
 
 // interfaceSettings are the settings of an interface as a tunnel asks for them.

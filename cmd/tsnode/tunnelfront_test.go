@@ -45,9 +45,9 @@ func (g *gate) Read(b []byte) (int, error) {
 	return g.Stream.Read(b)
 }
 
-// newFronted starts a tunnel and greets it. When the test ends, no goroutine of it
-// may be left.
-func newFronted(t *testing.T, edit func(*vpn.Tunnel)) *fronted {
+// newFronted starts a tunnel and greets it; the manager applies network settings
+// with apply, if there is one. When the test ends, no goroutine of it may be left.
+func newFronted(t *testing.T, edit func(*vpn.Tunnel), apply ...func(context.Context, vpn.NetworkSettings) error) *fronted {
 	t.Helper()
 	f := &fronted{nodes: make(chan *tunnelNode, 8), lines: make(chan vpn.LogLine, 256), served: make(chan error, 1)}
 	s := &settings.Settings{Identity: settings.Identity{Hostname: "laptop", Ephemeral: true}}
@@ -66,7 +66,10 @@ func newFronted(t *testing.T, edit func(*vpn.Tunnel)) *fronted {
 	f.gate = &gate{vpn.Pair(fromTunnel, toTunnel), make(chan struct{}, 1)}
 	f.gate.open <- struct{}{}
 	go func() { f.served <- tunnel.Serve(context.WithoutCancel(t.Context()), vpn.Pair(fromManager, toManager)) }()
-	m, err := vpn.Dial(t.Context(), f.gate, vpn.ManagerConfig{Events: f.hear})
+	config := vpn.ManagerConfig{Events: f.hear}
+	for _, config.Apply = range apply {
+	}
+	m, err := vpn.Dial(t.Context(), f.gate, config)
 	if err != nil {
 		t.Fatal(err)
 	}

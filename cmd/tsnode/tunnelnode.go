@@ -22,6 +22,8 @@ type tunnelNode struct {
 	*node.Node
 	device *os.File // nil without
 	log    *slog.Logger
+
+	servers servers // of Excluded
 }
 
 // newTunnelNode makes the node that a manager wants; what it does not say, the
@@ -43,7 +45,7 @@ func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, erro
 	}
 	n.TUN = tun.On(device)
 	n.AuthKey, n.Headers, n.Logger = start.Token, start.Headers, start.Logger
-	return &tunnelNode{n, device, start.Logger}, nil
+	return &tunnelNode{Node: n, device: device, log: start.Logger}, nil
 }
 
 // Up is part of vpn.Node. That a person must log in is an error, for the manager
