@@ -63,7 +63,7 @@ func startManaged(t *testing.T, control string) *managed {
 		t.Fatal(err)
 	}
 	m := &managed{T: t, log: new(programLog), ended: make(chan error, 1)}
-	m.cmd = exec.Command(program, "tunnel", "--manager", "--json", "--tun", deviceName,
+	m.cmd = exec.Command(program, "tunnel", "--manager", "--json", "--tun", deviceName, "--resolver", "none",
 		"--tunnel-netns", ownNetwork(t), "--tunnel-user", "nobody",
 		"--login-server", control, "--hostname", "machine", "--ephemeral")
 	m.cmd.Env = append(os.Environ(), "TS_AUTHKEY=tskey-test")

@@ -19,8 +19,14 @@ func TestDeviceFlagsRefused(t *testing.T) {
 		{"--stdio with --tun", []string{"run", "--tun", "tst0", "-W", "web:80"}},
 		{"--socks5 with --tun", []string{"run", "--tun", "tst0", "-D", "1080"}},
 		{"--http-proxy with --tun", []string{"run", "--tun", "tst0", "--http-proxy", "1080"}},
-		{"--tun, --tunnel-netns and --tunnel-user", []string{"tunnel", "--tun", "tst0"}},
-		{"--tun, --tunnel-netns and --tunnel-user", []string{"tunnel", "--tunnel-user", "nobody"}},
+		{"--tunnel-user and --resolver", []string{"tunnel", "--tun", "tst0"}},
+		{"--tunnel-user and --resolver", []string{"tunnel", "--tunnel-user", "nobody"}},
+		{"--tunnel-user and --resolver", []string{"tunnel", "--resolver", "none"}},
+		{"--tun needs --resolver", []string{"tunnel", "--manager", "--tun", "tst0"}},
+		{"--resolver without --tun", []string{"tunnel", "--manager", "--resolver", "none"}},
+		{"--json is the manager's", []string{"tunnel", "--json"}},
+		{"--fd, --read-fd and --write-fd are the tunnel's", []string{"tunnel", "--manager", "--fd", "3"}},
+		{"--fd, --read-fd and --write-fd are the tunnel's", []string{"tunnel", "--manager", "--read-fd", "3", "--write-fd", "4"}},
 	} {
 		var out bytes.Buffer
 		cmd := newRoot()

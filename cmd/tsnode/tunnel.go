@@ -24,7 +24,7 @@ type tunnelOptions struct {
 	header, group       string
 	manager, json       bool
 
-	tun, tunnelNetns, tunnelUser string // of the manager
+	tun, tunnelNetns, tunnelUser, resolver string // of the manager
 }
 
 func newTunnel() *cobra.Command {
@@ -46,7 +46,9 @@ same flags, has it join, and prints what it says until interrupted. It is there
 to develop front ends against; doc/protocol/vpn-tunnel.md has the protocol. On
 Linux it can make the TUN device, set it up as the tunnel asks, and have the
 tunnel run without privileges, in another network namespace too (--tun,
---tunnel-user, --tunnel-netns).`,
+--tunnel-user, --tunnel-netns). How the machine resolves names is set up by a
+program of yours, --resolver: it is run with the name of the device, and reads
+the DNS settings as JSON from its standard input, null when they are undone.`,
 		Example: `  # as a front end starts it, with a socket as descriptor 3
   tsnode tunnel --fd 3 --state-dir ~/.tsnode
 
@@ -55,11 +57,11 @@ tunnel run without privileges, in another network namespace too (--tun,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			std := stdio{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
-			switch {
-			case o.manager:
+			if err := o.check(); err != nil {
+				return err
+			}
+			if o.manager {
 				return o.manage(cmd.Context(), std)
-			case o.tun != "" || o.tunnelNetns != "" || o.tunnelUser != "":
-				return &usageError{errors.New("--tun, --tunnel-netns and --tunnel-user are the manager's: add --manager, or have yours pass the device in")}
 			}
 			return o.run(cmd.Context(), std)
 		},
@@ -75,8 +77,25 @@ tunnel run without privileges, in another network namespace too (--tun,
 	o.flags.StringVar(&o.tun, "tun", "", "with --manager, make a TUN device of this name for the tunnel, and set it up (Linux, root)")
 	o.flags.StringVar(&o.tunnelNetns, "tunnel-netns", "", "with --manager, path of the network namespace that the tunnel process runs in (Linux, root)")
 	o.flags.StringVar(&o.tunnelUser, "tunnel-user", "", "with --manager, user that the tunnel process runs as (root)")
+	o.flags.StringVar(&o.resolver, "resolver", "", "with --tun, program that sets up this machine's resolver, or none to leave it as it is")
 	settings.AddFlags(o.flags, tunnelGroups)
 	return cmd
+}
+
+// check refuses flags of the other side, which would do nothing.
+func (o *tunnelOptions) check() error {
+	streams := o.flags.Changed("fd") || o.flags.Changed("read-fd") || o.flags.Changed("write-fd")
+	switch {
+	case o.manager && streams:
+		return &usageError{errors.New("--fd, --read-fd and --write-fd are the tunnel's: leave them out with --manager, which makes the stream itself")}
+	case o.manager:
+		return o.checkDevice()
+	case o.tun != "" || o.tunnelNetns != "" || o.tunnelUser != "" || o.resolver != "":
+		return &usageError{errors.New("--tun, --tunnel-netns, --tunnel-user and --resolver are the manager's: add --manager, or have yours pass the device in")}
+	case o.json:
+		return &usageError{errors.New("--json is the manager's: add --manager, for a tunnel speaks the protocol")}
+	}
+	return nil
 }
 
 // run is the tunnel until the manager ends it or ctx ends.

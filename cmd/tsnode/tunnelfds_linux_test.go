@@ -110,11 +110,30 @@ func TestTunnelProcessDescriptors(t *testing.T) {
 	}
 }
 
-// VT-12, VPN-37: a manager that is killed takes its tunnel process along.
+// childrenOf returns the processes that a process has started, of which there is one
+// at least.
+func childrenOf(t *testing.T, pid int) (all []string) {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tasks {
+		text, _ := os.ReadFile(path)
+		all = append(all, strings.Fields(string(text))...)
+	}
+	if len(all) == 0 {
+		t.Errorf("process %d has started none", pid)
+	}
+	return all
+}
+
+// VPN-23, VT-12, VPN-37: a tunnel process has the token from its manager alone, and a
+// manager that is killed takes it along.
 func TestTunnelManagerKilled(t *testing.T) {
 	tailnet := devnet.New(t, devnet.Config{})
-	cmd := exec.Command("tsnode", "tunnel", "--manager", "--hostname", "laptop", "--ephemeral", "--login-server", tailnet.URL(), "--auth-key", "-")
-	cmd.Stdin = strings.NewReader(tailnet.AuthKey(devnet.KeyOptions{}) + "\n")
+	cmd := exec.Command("tsnode", "tunnel", "--manager", "--hostname", "laptop", "--ephemeral", "--login-server", tailnet.URL())
+	cmd.Env = append(os.Environ(), "TS_AUTHKEY="+tailnet.AuthKey(devnet.KeyOptions{}))
 	var stderr bytes.Buffer
 	cmd.Stderr, cmd.WaitDelay = &stderr, patience
 	out, err := cmd.StdoutPipe()
@@ -128,6 +147,11 @@ func TestTunnelManagerKilled(t *testing.T) {
 	up := false
 	for !up && lines.Scan() {
 		up = strings.Contains(lines.Text(), "the tunnel is up")
+	}
+	for _, child := range childrenOf(t, cmd.Process.Pid) {
+		if environ, err := os.ReadFile("/proc/" + child + "/environ"); err != nil || bytes.Contains(environ, []byte("TS_AUTHKEY")) {
+			t.Errorf("the tunnel process has the auth key in its environment, or %v", err)
+		}
 	}
 	cmd.Process.Kill()
 	// The tunnel process has the same standard error: while it lives, Wait waits.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,14 +19,21 @@ import (
 	"github.com/seed94491740/tsnode/vpn"
 )
 
-// killAfter is how long a tunnel process that was told to end may take before it
-// is killed (vpn-tunnel.md section 7.3).
-const killAfter = 5 * time.Second
+// A deadlines says how long a tunnel may take to end (vpn-tunnel.md section 7.3).
+type deadlines struct {
+	answer time.Duration // to answer Stop, and to close the stream
+	end    time.Duration // to end by itself then, before SIGTERM
+	kill   time.Duration // after SIGTERM, before SIGKILL
+}
+
+// endings are the deadlines of a front end. vpn.Manager.Stop has those of answers,
+// 5 s for each of the two.
+var endings = deadlines{answer: 15 * time.Second, end: 5 * time.Second, kill: 5 * time.Second}
 
 // managerOnly are the flags that a tunnel process is not given.
 var managerOnly = map[string]bool{
 	"manager": true, "json": true, "fd": true, "read-fd": true, "write-fd": true,
-	"tun": true, "tunnel-netns": true, "tunnel-user": true,
+	"tun": true, "tunnel-netns": true, "tunnel-user": true, "resolver": true,
 	"auth-key": true, "authkey": true, "login-server": true,
 }
 
@@ -42,7 +51,7 @@ func (o *tunnelOptions) manage(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, device.close()) }() // after the process has ended
+	defer func() { err = errors.Join(err, device.close(context.WithoutCancel(ctx))) }() // after the process has ended
 	p := &managerPrinter{out: std.out, json: o.json}
 	process, stream, err := o.startTunnel(ctx, device, std.err)
 	if err != nil {
@@ -54,22 +63,30 @@ func (o *tunnelOptions) manage(ctx context.Context, std stdio) (err error) {
 		},
 		Events: p.event, Header: vpn.HeaderOrder(o.header), Logger: newQuietLogger(std.err),
 	})
-	if err == nil {
+	if ctx.Err() != nil {
+		err = nil // who interrupts a greeting knows
+	}
+	if m != nil {
 		start := vpn.StartOptions{ControlURL: s.LoginServer, Token: token, Descriptor: process.descriptor}
-		err = errors.Join(drive(ctx, m, p, start), m.Close())
+		err = errors.Join(process.drive(ctx, m, p, start), m.Close())
 	}
 	return errors.Join(err, process.wait())
 }
 
-// drive starts the tunnel, waits until ctx ends or the tunnel does, and stops it.
-func drive(ctx context.Context, m *vpn.Manager, p *managerPrinter, start vpn.StartOptions) error {
+// drive starts the tunnel, waits until ctx ends or the tunnel does, and stops it. That
+// ctx ends is no error.
+func (p *tunnelProcess) drive(ctx context.Context, m *vpn.Manager, out *managerPrinter, start vpn.StartOptions) error {
 	if err := m.Start(ctx, start); err != nil {
-		return errors.Join(err, m.Stop(context.WithoutCancel(ctx)))
+		stopped := p.stop(ctx, m)
+		if ctx.Err() != nil {
+			return stopped
+		}
+		return errors.Join(err, stopped)
 	}
-	p.say("Started", m.Version(), fmt.Sprintf("the tunnel is up, protocol %v", m.Version()))
+	out.say("Started", m.Version(), fmt.Sprintf("the tunnel is up, protocol %v", m.Version()))
 	select {
 	case <-ctx.Done():
-		return m.Stop(context.WithoutCancel(ctx))
+		return p.stop(ctx, m)
 	case <-m.Done():
 		return errors.Join(errors.New("the tunnel has ended by itself"), m.Err())
 	}
@@ -78,8 +95,22 @@ func drive(ctx context.Context, m *vpn.Manager, p *managerPrinter, start vpn.Sta
 // A tunnelProcess is a tunnel that runs as a process.
 type tunnelProcess struct {
 	cmd        *exec.Cmd
-	stop       context.CancelFunc // asks it to end, and kills it when it does not
+	end        context.CancelFunc // asks it to end with SIGTERM, and kills it when it does not
 	descriptor int                // of the device in it; 0: none
+	within     deadlines
+}
+
+// stop stops the tunnel, also when ctx has ended. One that does not answer, or does
+// not close the stream, is asked to end at once.
+func (p *tunnelProcess) stop(ctx context.Context, m *vpn.Manager) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.within.answer)
+	defer cancel()
+	err := m.Stop(ctx)
+	var refused *vpn.RefusedError
+	if err != nil && !errors.As(err, &refused) {
+		p.end()
+	}
+	return err
 }
 
 // startTunnel starts a tunnel process with the flags that were set; the stream is
@@ -89,16 +120,15 @@ func (o *tunnelOptions) startTunnel(ctx context.Context, device *managedDevice, 
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // it ends when it is told to, over the stream
-	cmd := exec.CommandContext(ctx, self, append([]string{"tunnel"}, tunnelFlags(o.flags)...)...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Stderr, cmd.WaitDelay = stderr, killAfter
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	p := newTunnelProcess(ctx, endings, self, append([]string{"tunnel"}, tunnelFlags(o.flags)...)...)
+	cmd := p.cmd
+	cmd.Args[0], cmd.Stderr = os.Args[0], stderr
+	cmd.Env = withoutSecrets(os.Environ())
 	detach(cmd)
-	descriptor := device.passTo(cmd)
+	p.descriptor = device.passTo(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		stop()
+		p.end()
 		return nil, nil, err
 	}
 	out, err := cmd.StdoutPipe()
@@ -109,10 +139,30 @@ func (o *tunnelOptions) startTunnel(ctx context.Context, device *managedDevice, 
 		err = startIn(o.tunnelNetns, cmd)
 	}
 	if err != nil {
-		stop()
+		p.end()
 		return nil, nil, fmt.Errorf("start a tunnel process: %w", err)
 	}
-	return &tunnelProcess{cmd, stop, descriptor}, vpn.Pair(out, in), nil
+	return p, vpn.Pair(out, in), nil
+}
+
+// newTunnelProcess is a process that does not run yet. It ends when it is told to,
+// over the stream, and not with ctx.
+func newTunnelProcess(ctx context.Context, within deadlines, program string, args ...string) *tunnelProcess {
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.WaitDelay = within.kill
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return &tunnelProcess{cmd: cmd, end: end, within: within}
+}
+
+// withoutSecrets is an environment without what a tunnel process is not to know: its
+// token comes over the stream.
+func withoutSecrets(environ []string) []string {
+	secrets := []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_ID", "TS_CLIENT_SECRET", "TSNODE_PROXY_AUTH"}
+	return slices.DeleteFunc(slices.Clone(environ), func(line string) bool {
+		name, _, _ := strings.Cut(line, "=")
+		return slices.Contains(secrets, name)
+	})
 }
 
 // tunnelFlags are the flags that were set, for the process.
@@ -128,9 +178,9 @@ func tunnelFlags(flags *pflag.FlagSet) (args []string) {
 // wait waits for the process, whose stream is closed: it ends by itself, or is
 // made to.
 func (p *tunnelProcess) wait() error {
-	timer := time.AfterFunc(killAfter, p.stop)
+	timer := time.AfterFunc(p.within.end, p.end)
 	defer timer.Stop()
-	defer p.stop()
+	defer p.end()
 	if err := p.cmd.Wait(); err != nil {
 		return fmt.Errorf("tunnel process: %w", err)
 	}
