@@ -43,7 +43,7 @@ func TestHandshakeBothWait(t *testing.T) {
 	}
 }
 
-// VT-01, VPN-03, VPN-04: which header a raw peer sees, and after which time.
+// VT-01, VPN-03, VPN-04, VPN-05: which header a raw peer sees, and after which time.
 func TestHandshakeOrder(t *testing.T) {
 	for _, tt := range []struct {
 		order HeaderOrder

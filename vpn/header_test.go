@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// VT-01: headers, byte for byte, in both orders (VPN-04).
+// VT-01: headers, byte for byte, in both orders (VPN-04), which the parser tells
+// apart (VPN-05).
 func TestHeaderBytes(t *testing.T) {
 	for _, tt := range []struct {
 		role  role

@@ -1,6 +1,7 @@
 package vpn
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -255,6 +256,97 @@ func TestManagerAgainstOddTunnels(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// An oddTunnel is a tunnel that a test plays, and its manager.
+type oddTunnel struct {
+	*Manager
+	in     *bufio.Reader
+	stream Stream
+}
+
+// newOddTunnel greets a manager with a version.
+func newOddTunnel(t *testing.T, version string) *oddTunnel {
+	t.Helper()
+	own, peer := streams()
+	in := buffered(peer)
+	go io.WriteString(peer, "codervpn tunnel "+version+"\n")
+	greeted := make(chan struct{})
+	go func() { readLine(in); close(greeted) }()
+	m, err := Dial(t.Context(), own, ManagerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-greeted
+	return &oddTunnel{m, in, peer}
+}
+
+// answers reads a request and answers it.
+func (o *oddTunnel) answers(t *testing.T, m *wire.TunnelMessage) {
+	t.Helper()
+	b, err := readFrame(o.in)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	r, err := decodeManager(b)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	m.Rpc = replyTo(r.GetRpc().GetMsgId())
+	o.stream.Write(frameOf(t, m))
+}
+
+// VPN-55: Stop returns when the tunnel has closed the stream, not with its answer
+// alone; 5 s after that it returns an error.
+func TestStopWaitsForTheEnd(t *testing.T) {
+	for closes, want := range map[time.Duration]time.Duration{0: 0, 2 * time.Second: 2 * time.Second, time.Minute: 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOddTunnel(t, "1.3")
+			began, over := time.Now(), make(chan struct{})
+			go func() {
+				defer close(over)
+				o.answers(t, &wire.TunnelMessage{Msg: &wire.TunnelMessage_Stop{Stop: &wire.StopResponse{Success: true}}})
+				time.Sleep(closes) // fake time
+				o.stream.Close()
+			}()
+			err := o.Stop(t.Context())
+			if took := time.Since(began); took != want || (err == nil) != (closes == want) {
+				t.Errorf("a tunnel that closes after %v: stopped after %v, %v", closes, took, err)
+			}
+			if err := o.Close(); err != nil {
+				t.Error(err)
+			}
+			<-over
+		})
+	}
+}
+
+// VPN-07, VPN-20: the version in common decides what is sent: Wake from 1.3 on, and
+// to older tunnels nothing.
+func TestVersionGates(t *testing.T) {
+	for version, wakes := range map[string]bool{"1.0": false, "1.2": false, "1.3": true, "1.7,2.0": true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOddTunnel(t, version)
+			sent := make(chan bool, 1)
+			go func() {
+				b, err := readFrame(o.in)
+				if err == nil {
+					o.stream.Write(frameOf(t, &wire.TunnelMessage{Rpc: replyTo(1), Msg: &wire.TunnelMessage_Wake{Wake: new(wire.WakeResponse)}}))
+				}
+				sent <- len(b) > 0
+			}()
+			if err := o.Wake(t.Context()); (err == nil) != wakes || !wakes && !errors.Is(err, ErrNotSupported) {
+				t.Errorf("a tunnel of version %s, with %v in common: %v", version, o.Version(), err)
+			}
+			o.Close()
+			if was := <-sent; was != wakes {
+				t.Errorf("a tunnel of version %s was sent a message: %v", version, was)
+			}
+			o.stream.Close()
+		})
+	}
 }
 
 // VPN-50: what Apply says is what the tunnel hears, and what failed is not kept.

@@ -30,6 +30,7 @@ type testNode struct {
 	accepts  bool
 
 	closeTakes time.Duration
+	mute       bool // it answers no pings
 
 	excluded []netip.Prefix
 	check    func(NetworkSettings) error // nil: all is well
@@ -96,6 +97,9 @@ func (n *testNode) Check(s NetworkSettings) error {
 }
 
 func (n *testNode) Ping(ctx context.Context, a netip.Addr, _ bool) (Pong, error) {
+	if n.mute {
+		return Pong{}, errors.New("no answer")
+	}
 	return Pong{Latency: time.Duration(a.As4()[3]) * time.Millisecond, Direct: true}, nil
 }
 
