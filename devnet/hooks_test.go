@@ -213,6 +213,36 @@ func TestSetSyntheticPeers(t *testing.T) {
 			t.Errorf("%d keys of %d peers", len(keys), count)
 		}
 	}
+	if err := n.SetSyntheticPeers(3); err != nil {
+		t.Fatal(err)
+	}
+	for _, edit := range []struct {
+		what string
+		edit func(int, *SyntheticPeer)
+		seen func() bool
+	}{
+		{"all online", func(_ int, p *SyntheticPeer) { p.Online = true }, func() bool {
+			return len(s.peers) == 3 && *s.peer("synthetic-0").Online && *s.peer("synthetic-2").Online
+		}},
+		{"a new name", func(i int, p *SyntheticPeer) {
+			if i == 1 {
+				p.Name = "other"
+			}
+		}, func() bool { return s.peer("other") != nil && *s.peer("other").Online && s.peer("synthetic-1") == nil }},
+		{"tags, and offline", func(i int, p *SyntheticPeer) {
+			if i == 2 {
+				p.Tags, p.Online = []string{"tag:x"}, false
+			}
+		}, func() bool {
+			p := s.peer("synthetic-2")
+			return len(p.Tags) == 1 && p.User == taggedDevices && !*p.Online && *s.peer("synthetic-0").Online
+		}},
+	} {
+		if err := n.EditSyntheticPeers(edit.edit); err != nil {
+			t.Fatal(err)
+		}
+		s.until(edit.what, edit.seen)
+	}
 	for _, count := range []int{-1, maxSynthetic + 1} {
 		if err := n.SetSyntheticPeers(count); err == nil {
 			t.Errorf("%d peers are made", count)

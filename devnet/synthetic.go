@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/seed94491740/tsnode/control"
@@ -19,7 +20,7 @@ const (
 )
 
 // SetSyntheticPeers gives every node so many peers that exist on the map only,
-// in place of those before; at most a million.
+// in place of those before; at most a million. They are offline.
 func (n *Net) SetSyntheticPeers(count int) error {
 	if count < 0 || count > maxSynthetic {
 		return fmt.Errorf("devnet: %d synthetic peers: want 0 to %d", count, maxSynthetic)
@@ -41,6 +42,36 @@ func (n *Net) SetSyntheticPeers(count int) error {
 			p.version = t.version
 		}
 		t.faults.synthetic = peers
+	})
+}
+
+// A SyntheticPeer is what can be changed of a peer that exists on the map only.
+type SyntheticPeer struct {
+	Name   string   // a DNS label that no other node has
+	Tags   []string // each "tag:NAME"
+	Online bool
+}
+
+// EditSyntheticPeers has edit change synthetic peers; it is called for each of them
+// with its number, from 0. Nodes hear of those that it has changed.
+func (n *Net) EditSyntheticPeers(edit func(number int, p *SyntheticPeer)) error {
+	return n.do(func(t *tailnet, now time.Time) {
+		for i, m := range t.faults.synthetic {
+			p := SyntheticPeer{m.Name, slices.Clone(m.Tags), m.live.Online}
+			edit(i, &p)
+			if p.Name != m.Name || !slices.Equal(p.Tags, m.Tags) {
+				m.Name, m.Tags = p.Name, p.Tags
+				t.touch(m)
+			}
+			if p.Online != m.live.Online {
+				l := *m.live
+				l.Online, l.LastSeen = p.Online, time.Time{}
+				if !p.Online {
+					l.LastSeen = now.UTC()
+				}
+				t.setLive(m, l)
+			}
+		}
 	})
 }
 
