@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,10 +27,11 @@ import (
 // A fronted is a tunnel with real nodes in this process, and its manager.
 type fronted struct {
 	*vpn.Manager
-	gate   *gate
-	nodes  chan *tunnelNode // those that were made
-	lines  chan vpn.LogLine // of the log, as far as there is room
-	served chan error       // what became of the tunnel
+	gate    *gate
+	nodes   chan *tunnelNode // those that were made
+	lines   chan vpn.LogLine // of the log, as far as there is room
+	updates atomic.Int32
+	served  chan error // what became of the tunnel
 }
 
 // A gate is a stream that is not read while it is shut.
@@ -78,13 +80,16 @@ func newFronted(t *testing.T, edit func(*vpn.Tunnel), apply ...func(context.Cont
 	return f
 }
 
-// hear keeps lines of the log.
+// hear keeps lines of the log, and counts updates.
 func (f *fronted) hear(e vpn.Event) {
-	if l, ok := e.(vpn.LogLine); ok {
+	switch e := e.(type) {
+	case vpn.LogLine:
 		select {
-		case f.lines <- l:
+		case f.lines <- e:
 		default:
 		}
+	case vpn.Update:
+		f.updates.Add(1)
 	}
 }
 
