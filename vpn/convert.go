@@ -5,16 +5,11 @@ import (
 	"net/netip"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/seed94491740/tsnode/vpn/internal/wire"
 )
-
-// maxUpdate is how long a notification about peers may become before it is split,
-// in bytes (VPN-47).
-const maxUpdate = 1 << 20
 
 // toWire is an update as sent.
 func (u *Update) toWire() *wire.PeerUpdate {
@@ -54,59 +49,6 @@ func agentToWire(a Agent) *wire.Agent {
 		}
 	}
 	return m
-}
-
-// split cuts an update into messages of about maxUpdate: what is deleted first,
-// then workspaces, each before its agents.
-func (u *Update) split() (parts []*wire.PeerUpdate) {
-	whole := u.toWire()
-	if proto.Size(whole) <= maxUpdate {
-		return []*wire.PeerUpdate{whole}
-	}
-	s := &splitter{part: new(wire.PeerUpdate)}
-	for _, a := range whole.DeletedAgents {
-		s.room(a).DeletedAgents = append(s.part.DeletedAgents, a)
-	}
-	for _, w := range whole.DeletedWorkspaces {
-		s.room(w).DeletedWorkspaces = append(s.part.DeletedWorkspaces, w)
-	}
-	of := make(map[ID][]*wire.Agent)
-	for i, a := range whole.UpsertedAgents {
-		of[u.Agents[i].Workspace] = append(of[u.Agents[i].Workspace], a)
-	}
-	for i, w := range whole.UpsertedWorkspaces {
-		s.room(w).UpsertedWorkspaces = append(s.part.UpsertedWorkspaces, w)
-		s.agents(of[u.Workspaces[i].ID])
-		delete(of, u.Workspaces[i].ID)
-	}
-	for _, agents := range of { // of workspaces that do not change
-		s.agents(agents)
-	}
-	return append(s.parts, s.part)
-}
-
-// A splitter fills one message after the other.
-type splitter struct {
-	parts []*wire.PeerUpdate // full ones
-	part  *wire.PeerUpdate
-	size  int // of part, in bytes
-}
-
-// room returns the message that m goes into.
-func (s *splitter) room(m proto.Message) *wire.PeerUpdate {
-	const overhead = 6 // tag and length, in bytes
-	n := proto.Size(m) + overhead
-	if s.size > 0 && s.size+n > maxUpdate {
-		s.parts, s.part, s.size = append(s.parts, s.part), new(wire.PeerUpdate), 0
-	}
-	s.size += n
-	return s.part
-}
-
-func (s *splitter) agents(agents []*wire.Agent) {
-	for _, a := range agents {
-		s.room(a).UpsertedAgents = append(s.part.UpsertedAgents, a)
-	}
 }
 
 // updateOf reads an update that a tunnel has sent. What has no proper id is left

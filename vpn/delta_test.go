@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -267,6 +268,67 @@ func TestSplit(t *testing.T) {
 	}
 	if len(table.agents)+len(table.workspaces) != 0 {
 		t.Errorf("%d agents, %d workspaces remain", len(table.agents), len(table.workspaces))
+	}
+}
+
+// VPN-47: a workspace and its agents are told in one part, also when they are longer
+// than others may be; only what no message can hold is cut. So it is with what is
+// deleted.
+func TestSplitKeepsWorkspacesTogether(t *testing.T) {
+	long := strings.Repeat("x", 1000) + "."
+	for name, tt := range map[string]struct{ agents, parts int }{ // of each of three workspaces, about 1 kB each
+		"small":  {300, 1},
+		"medium": {700, 3},
+		"large":  {2000, 3},
+		"huge":   {20000, 6},
+	} {
+		var u Update
+		for w := range byte(3) {
+			u.Workspaces = append(u.Workspaces, Workspace{ID: ID{w}, Name: fmt.Sprint(w)})
+			for a := range tt.agents {
+				u.Agents = append(u.Agents, Agent{ID: ID{w, byte(a >> 8), byte(a)}, Workspace: ID{w}, FQDN: []string{long}})
+			}
+		}
+		gone := Update{DeletedWorkspaces: u.Workspaces, DeletedAgents: u.Agents}
+		for _, u := range []*Update{&u, &gone} {
+			table := newTable()
+			for _, w := range gone.DeletedWorkspaces {
+				table.workspaces[w.ID] = w
+			}
+			parts := u.split()
+			if len(parts) != tt.parts {
+				t.Errorf("%s: %d parts, want %d", name, len(parts), tt.parts)
+			}
+			agents, in := 0, make(map[ID]map[int]bool) // parts of each workspace
+			for i, part := range parts {
+				if n := proto.Size(part); n > maxMessage {
+					t.Errorf("%s: a part of %d bytes", name, n)
+				}
+				got, err := updateOf(part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, a := range slices.Concat(got.Agents, got.DeletedAgents) {
+					if _, known := table.workspaces[a.Workspace]; !known {
+						t.Errorf("%s: agents of a workspace that is gone", name)
+					}
+					if in[a.Workspace] == nil {
+						in[a.Workspace] = make(map[int]bool)
+					}
+					in[a.Workspace][i] = true
+					agents++
+				}
+				table.apply(&got)
+			}
+			for id, parts := range in {
+				if want := max(1, tt.parts/3); len(parts) != want {
+					t.Errorf("%s: workspace %v is in %d parts, want %d", name, id, len(parts), want)
+				}
+			}
+			if agents != 3*tt.agents || len(table.workspaces) != len(u.Workspaces) {
+				t.Errorf("%s: %d agents, %d workspaces arrive", name, agents, len(table.workspaces))
+			}
+		}
 	}
 }
 
