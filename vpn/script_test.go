@@ -101,7 +101,7 @@ func (s *script) eof() error {
 func start(id uint64, o StartOptions) *wire.ManagerMessage {
 	r := &wire.StartRequest{CoderUrl: o.ControlURL, ApiToken: o.Token, TunnelFileDescriptor: int32(o.Descriptor)}
 	for name := range o.Headers {
-		r.Headers = append(r.Headers, &wire.StartRequest_Header{Name: name, Value: o.Headers.Get(name)})
+		r.Headers = append(r.Headers, &wire.StartRequest_Header{Name: name, Value: o.Headers[name][0]})
 	}
 	return &wire.ManagerMessage{Rpc: request(id), Msg: &wire.ManagerMessage_Start{Start: r}}
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/vpn/internal/wire"
@@ -135,6 +137,8 @@ func (s *session) onStart(ctx context.Context, g *actor.Group, id uint64, m *wir
 		err = errors.New("tunnel already started")
 	case m.GetCoderUrl() == "":
 		err = errors.New("the URL of the control server is missing")
+	default:
+		err = checkHeaders(m.GetHeaders())
 	}
 	if err != nil {
 		s.answerStart(id, err)
@@ -158,6 +162,24 @@ func (s *session) optionsOf(m *wire.StartRequest) StartOptions {
 	}
 	return o
 }
+
+// checkHeaders refuses what cannot be in a request; RFC 9110 sections 5.1 and 5.5. A
+// value is a secret (VPN-23).
+func checkHeaders(headers []*wire.StartRequest_Header) error {
+	for _, h := range headers {
+		name := h.GetName()
+		switch {
+		case name == "" || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(tokenLetters, r) }):
+			return fmt.Errorf("header %.100q: no name of an HTTP header: want letters, digits and hyphens", name)
+		case strings.ContainsFunc(h.GetValue(), func(r rune) bool { return unicode.IsControl(r) && r != '\t' }):
+			return fmt.Errorf("header %s: its value has characters that none may have, such as line feeds", name)
+		}
+	}
+	return nil
+}
+
+// tokenLetters are those of a token; RFC 9110 section 5.6.2.
+const tokenLetters = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 func (s *session) answerStart(id uint64, err error) {
 	ok, text := success(err)

@@ -2,6 +2,7 @@ package vpn
 
 import (
 	"errors"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,7 +93,14 @@ func TestStartFails(t *testing.T) {
 		want    string
 		after   time.Duration
 	}{
-		"no URL":        {options: func(o *StartOptions) { o.ControlURL = "" }, want: "URL of the control server is missing"},
+		"no URL": {options: func(o *StartOptions) { o.ControlURL = "" }, want: "URL of the control server is missing"},
+		"header name": {
+			options: func(o *StartOptions) { o.Headers = http.Header{"X Gate": {"open sesame"}} }, want: `header "X Gate": no name of an HTTP header`,
+		},
+		"no header name": {options: func(o *StartOptions) { o.Headers = http.Header{"": {"open sesame"}} }, want: `header "": no name`},
+		"header value": {
+			options: func(o *StartOptions) { o.Headers = http.Header{"X-Gate": {"open\r\nsesame"}} }, want: "header X-Gate: its value",
+		},
 		"dead fd":       {options: func(o *StartOptions) { o.Descriptor = 99 }, want: "descriptor 99"},
 		"bad token":     {options: func(o *StartOptions) { o.Token = "bad" }, want: "auth key is not valid"},
 		"refused":       {node: func(n *testNode) { n.joined <- errors.New("key revoked") }, want: "key revoked"},
@@ -107,7 +115,7 @@ func TestStartFails(t *testing.T) {
 				tt.node(bad)
 			}
 			all := []*testNode{bad, good}
-			if name == "no URL" {
+			if name == "no URL" || strings.Contains(name, "header") {
 				all = all[1:] // it is not asked for
 			}
 			s := play(t, &Tunnel{NewNode: nodes(all...)})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/localapi"
@@ -39,4 +40,12 @@ func hintFor(err error) string {
 		}
 	}
 	return ""
+}
+
+// hintedError adds what to do about an error.
+func hintedError(err error) error {
+	if hint := hintFor(err); hint != "" {
+		return fmt.Errorf("%w. %s", err, hint)
+	}
+	return err
 }

@@ -201,11 +201,14 @@ func TestTunnelStartFailures(t *testing.T) {
 	f.hasNoPeers(t)
 	bad := startOf(tailnet)
 	bad.Token = "tskey-auth-wrong"
-	f.refuses(t, bad, "Make a new auth key")
+	f.refuses(t, bad, "Make a new auth key in the admin console of the tailnet, and start the tunnel with it as its token.")
 	f.hasNoPeers(t)
 	bad = startOf(tailnet)
 	bad.Descriptor = 1 << 20
 	f.refuses(t, bad, "descriptor 1048576")
+	bad = startOf(tailnet)
+	bad.Headers = http.Header{"X Gate": {"open"}}
+	f.refuses(t, bad, `header "X Gate"`)
 	good := startOf(tailnet)
 	if err := f.Start(t.Context(), good); err != nil {
 		t.Fatal(err)
@@ -223,6 +226,7 @@ func TestTunnelControlUnreachable(t *testing.T) {
 	start := vpn.StartOptions{ControlURL: tailnet.URL(), Token: tailnet.AuthKey(devnet.KeyOptions{Reusable: true})}
 	tailnet.StopControl()
 	f.refuses(t, start, "not up after 1s")
+	f.refuses(t, start, "Check the control URL")
 	f.hasNoPeers(t)
 	if err := tailnet.StartControl(); err != nil {
 		t.Fatal(err)

@@ -145,6 +145,46 @@ func TestTunnelManagerInterrupted(t *testing.T) {
 	}
 }
 
+// What a person at a front end reads names no flag of a command.
+func TestTunnelHints(t *testing.T) {
+	for _, h := range tunnelHints {
+		if text := tunnelError(fmt.Errorf("start: %w", h.err)).Error(); !strings.HasSuffix(text, h.text) || strings.Contains(text, "--") {
+			t.Errorf("%q is told as %q", h.err, text)
+		}
+	}
+	if err := errors.New("other"); tunnelError(err) != err {
+		t.Error("a hint where there is none")
+	}
+}
+
+// Section 7.3, "bad header / version": the process ends with exit code 1, one whose
+// flags are wrong with 2, and one that is stopped or left with 0.
+func TestTunnelExitCodes(t *testing.T) {
+	for _, test := range []struct {
+		stdin, says string
+		args        []string
+		code        int
+	}{
+		{"GET / HTTP/1.1\n", "header", nil, 1},
+		{"codervpn manager 2.0\n", "version", nil, 1},
+		{"codervpn tunnel 1.3\n", "header", nil, 1},
+		{strings.Repeat("x", 256), "header", nil, 1},
+		{"codervpn manager 1.3\n\x00\x00\x00\x00", "frame", nil, 1},
+		{"", "--json", []string{"--json"}, 2},
+		{"codervpn manager 1.3\n", "", nil, 0},
+		{"codervpn manager 1.3\n\x00\x00\x00\x06\x0a\x02\x08\x03\x2a\x00", "", nil, 0}, // Stop; section 4.7
+	} {
+		cmd := exec.CommandContext(t.Context(), "tsnode", append([]string{"tunnel"}, test.args...)...)
+		cmd.Stdin = strings.NewReader(test.stdin)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != test.code || !strings.Contains(stderr.String(), test.says) {
+			t.Errorf("%q, %q: exit code %d, want %d\n%s", test.args, test.stdin, code, test.code, stderr.String())
+		}
+	}
+}
+
 // A tunnel process is given the environment without secrets.
 func TestWithoutSecrets(t *testing.T) {
 	got := withoutSecrets([]string{"PATH=/bin", "TS_AUTHKEY=a", "TS_AUTH_KEY=b", "TS_CLIENT_SECRET=c", "TS_CLIENT_ID=d", "TS_HOSTNAME=e", "TSNODE_PROXY_AUTH=f"})

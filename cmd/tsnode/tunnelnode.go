@@ -10,10 +10,12 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane/tun"
 	"github.com/seed94491740/tsnode/internal/settings"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/node"
+	"github.com/seed94491740/tsnode/state"
 	"github.com/seed94491740/tsnode/vpn"
 )
 
@@ -41,7 +43,7 @@ func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, erro
 	n, err := newNode(context.Background(), &with, nil, io.Discard)
 	if err != nil {
 		device.Close() // fails without one
-		return nil, err
+		return nil, tunnelError(err)
 	}
 	n.TUN = tun.On(device)
 	n.AuthKey, n.Headers, n.Logger = start.Token, start.Headers, start.Logger
@@ -53,7 +55,7 @@ func newTunnelNode(s *settings.Settings, start vpn.StartOptions) (vpn.Node, erro
 func (t *tunnelNode) Up(ctx context.Context) error {
 	events := t.Events(ctx)
 	if err := t.Start(); err != nil {
-		return hintedError(err)
+		return tunnelError(err)
 	}
 	cause := errors.New("waiting for the control server")
 	for e := range events {
@@ -67,16 +69,33 @@ func (t *tunnelNode) Up(ctx context.Context) error {
 		case node.ControlProblem:
 			cause = e.Err
 		case node.Stopped:
-			return hintedError(cmp.Or(e.Err, node.ErrClosed))
+			return tunnelError(cmp.Or(e.Err, node.ErrClosed))
 		}
 	}
-	return fmt.Errorf("%w: %w", context.Cause(ctx), hintedError(cause))
+	return fmt.Errorf("%w: %w", context.Cause(ctx), tunnelError(cause))
 }
 
-// hintedError adds what to do about an error.
-func hintedError(err error) error {
-	if hint := hintFor(err); hint != "" {
-		return fmt.Errorf("%w. %s", err, hint)
+// tunnelHints say what to do about an error to the person at a front end, who knows
+// of no flags.
+var tunnelHints = []struct {
+	err  error
+	text string
+}{
+	{node.ErrBadAuthKey, "Make a new auth key in the admin console of the tailnet, and start the tunnel with it as its token."},
+	{node.ErrNodeDeleted, "An administrator has removed this node: start the tunnel again to join as a new one."},
+	{node.ErrWrongControl, "Check the control URL: it must be that of a control server, as in https://headscale.example.org."},
+	{control.ErrUntrusted, "Install the CA certificate of the control server on this machine."},
+	{node.ErrControlUnreachable, "Check the control URL and this machine's network: the control server does not answer."},
+	{node.ErrKeyExpired, "Start the tunnel again with a fresh token."},
+	{state.ErrLocked, "Another process uses the state directory of this tunnel: stop it."},
+}
+
+// tunnelError is an error with what to do about it.
+func tunnelError(err error) error {
+	for _, h := range tunnelHints {
+		if errors.Is(err, h.err) {
+			return fmt.Errorf("%w. %s", err, h.text)
+		}
 	}
 	return err
 }
