@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -82,8 +83,19 @@ the DNS settings as JSON from its standard input, null when they are undone.`,
 	return cmd
 }
 
-// check refuses flags of the other side, which would do nothing.
+// check refuses flags that make no sense, and those of the other side, which would
+// do nothing.
 func (o *tunnelOptions) check() error {
+	switch vpn.HeaderOrder(o.header) {
+	case vpn.HeaderAuto, vpn.HeaderShipped, vpn.HeaderSeed:
+	default:
+		return &usageError{fmt.Errorf("header order %q: want %s, %s or %s", o.header, vpn.HeaderAuto, vpn.HeaderShipped, vpn.HeaderSeed)}
+	}
+	switch vpn.Grouping(o.group) {
+	case vpn.GroupByOwner, vpn.GroupByNode:
+	default:
+		return &usageError{fmt.Errorf("grouping %q: want %s or %s", o.group, vpn.GroupByOwner, vpn.GroupByNode)}
+	}
 	streams := o.flags.Changed("fd") || o.flags.Changed("read-fd") || o.flags.Changed("write-fd")
 	switch {
 	case o.manager && streams:

@@ -171,6 +171,8 @@ func TestTunnelExitCodes(t *testing.T) {
 		{strings.Repeat("x", 256), "header", nil, 1},
 		{"codervpn manager 1.3\n\x00\x00\x00\x00", "frame", nil, 1},
 		{"", "--json", []string{"--json"}, 2},
+		{"", "header order", []string{"--header", "other"}, 2},
+		{"", "grouping", []string{"--manager", "--group", "tags"}, 2},
 		{"codervpn manager 1.3\n", "", nil, 0},
 		{"codervpn manager 1.3\n\x00\x00\x00\x06\x0a\x02\x08\x03\x2a\x00", "", nil, 0}, // Stop; section 4.7
 	} {
