@@ -98,7 +98,8 @@ func (f *Forwarder) Serve(ctx context.Context) error {
 	})
 }
 
-// End ends the flows, being opened or open, that ended chooses.
+// End ends the flows, being opened or open, that ended chooses. Their peers see a
+// reset, which nobody takes for the end of what the host sent.
 func (f *Forwarder) End(ended func(proto packet.Proto, from, to netip.AddrPort) bool) {
 	if w := f.now.Load(); w != nil {
 		w.close(ended)
@@ -219,6 +220,9 @@ func (w *forwarding) close(ended func(proto packet.Proto, from, to netip.AddrPor
 	w.mu.Unlock()
 	for _, fl := range open {
 		if ended(fl.proto, fl.from, fl.to) {
+			if fl.kind == forwardTCP {
+				w.stack.abort(fl.from, fl.to)
+			}
 			fl.cancel()
 		}
 	}

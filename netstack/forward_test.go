@@ -300,11 +300,12 @@ func TestForwardOnlyRoutes(t *testing.T) {
 	}
 
 	c := dialTCP(t, a, netip.AddrPortFrom(host4, 80))
+	waitFor(t, "the connection", func() bool { return f.Stats().TCP == 1 })
 	w := b.links[0].forward.Load()
 	f.routes.Store(nil)
 	c.SetReadDeadline(time.Now().Add(patience))
-	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("connection over a route that has gone: %v", err)
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("connection over a route that has gone: %v, want a reset", err)
 	}
 	waitFor(t, "end of forwarding", func() bool { return b.links[0].forward.Load() == nil })
 	waitFor(t, "end of flows", func() bool { return f.Stats().Open == 0 })
@@ -315,27 +316,47 @@ func TestForwardOnlyRoutes(t *testing.T) {
 	}
 }
 
-// Flows that the policy no longer permits end; others go on.
+// Flows that the policy no longer permits end, connections with a reset; others go
+// on.
 func TestForwardEnd(t *testing.T) {
 	a, _, f := forwardPair(t, nil)
 	stays, goes := dialTCP(t, a, netip.AddrPortFrom(host4, 80)), dialTCP(t, a, netip.AddrPortFrom(host4, 81))
-	waitFor(t, "connections", func() bool { return f.Stats().TCP == 2 })
-	f.End(func(proto packet.Proto, from, to netip.AddrPort) bool {
-		return proto == packet.TCP && from.Addr() == a4 && to.Port() == 81
-	})
-	goes.SetReadDeadline(time.Now().Add(patience))
-	if n, err := goes.Read(make([]byte, 1)); n != 0 || errIsTimeout(err) {
-		t.Errorf("ended connection: %d bytes, %v", n, err)
+	asks, lost := echoingUDP(t, a, netip.AddrPortFrom(host4, 80)), echoingUDP(t, a, netip.AddrPortFrom(host4, 81))
+	waitFor(t, "flows", func() bool { return f.Stats().TCP == 2 && f.Stats().Open == 4 })
+	f.End(func(_ packet.Proto, from, to netip.AddrPort) bool { return from.Addr() == a4 && to.Port() == 81 })
+	goes.SetReadDeadline(time.Now().Add(time.Second))
+	if n, err := goes.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("ended connection: %d bytes, %v; want a reset", n, err)
 	}
-	stays.Write([]byte("x"))
-	if _, err := io.ReadFull(stays, make([]byte, 1)); err != nil {
-		t.Errorf("the other connection: %v", err)
+	waitFor(t, "the end of two flows", func() bool { return f.Stats().Open == 2 })
+	for _, c := range []net.Conn{stays, asks} {
+		c.SetDeadline(time.Now().Add(patience))
+		c.Write([]byte("x"))
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Errorf("the other flow of %s: %v", c.LocalAddr().Network(), err)
+		}
 	}
+	if n := f.requests(); n != 4 {
+		t.Errorf("%d flows were begun, want 4: the one that stays is the one of before", n)
+	}
+	lost.Write([]byte("x")) // what may begin a flow is for who serves it to say
+	waitFor(t, "the flow that begins anew", func() bool { return f.requests() == 5 })
 }
 
-func errIsTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout()
+// echoingUDP returns a flow of datagrams that has been answered.
+func echoingUDP(t *testing.T, s *Stack, to netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := s.DialUDP(within(t), netip.AddrPort{}, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	c.Write([]byte("x"))
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("UDP to %v: %v", to, err)
+	}
+	return c
 }
 
 // What begins a flow with somebody else never reaches the stack: it would answer

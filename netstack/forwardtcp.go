@@ -59,7 +59,7 @@ func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 		return nil, r.fail(syscall.ENOBUFS)
 	}
 	var wq waiter.Queue
-	defer context.AfterFunc(ctx, r.abort)()
+	defer context.AfterFunc(ctx, func() { r.stack.abort(r.From, r.To) })()
 	ep, err := r.syn.CreateEndpoint(&wq)
 	if err != nil {
 		r.refuse()
@@ -70,10 +70,11 @@ func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 	return newConn(r.stack, ep, &wq, r.From), nil
 }
 
-// abort ends a handshake under way.
-func (r *Request) abort() {
-	ep := r.stack.gv.FindTransportEndpoint(protocolOf(r.To.Addr()), tcp.ProtocolNumber, idOf(r.To, r.From), nicID)
-	if f, ok := flowOf(ep); ok && f.Remote == r.From {
+// abort resets the connection that a peer has with a host behind the node, if there
+// is one, whether or not its handshake is completed.
+func (s *Stack) abort(from, to netip.AddrPort) {
+	ep := s.gv.FindTransportEndpoint(protocolOf(to.Addr()), tcp.ProtocolNumber, idOf(to, from), nicID)
+	if f, ok := flowOf(ep); ok && f.Remote == from {
 		f.Abort()
 	}
 }
