@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -426,53 +425,6 @@ func TestAutoExitNode(t *testing.T) {
 		})
 		eventually(t, step.want, routes(client, internet, step.want))
 	}
-}
-
-// A policy that no longer permits them ends the flows that the node forwards, and
-// other flows go on (SVC-19, SVC-26).
-func TestPolicyEndsForwardedFlows(t *testing.T) {
-	policy := func(ports string) []byte {
-		return []byte(`{"acls": [{"action": "accept", "src": ["*"], "dst": ["10.7.0.0/24:` + ports + `"]}]}`)
-	}
-	tailnet := startDevnet(t, devnet.Config{Policy: policy("80,53")})
-	newRouted(t, tailnet, "router", newLAN(t, lanHost), func(n *node.Node) { n.AdvertiseRoutes = []netip.Prefix{behind} })
-	approve(t, tailnet, "router", behind)
-	client := newRouted(t, tailnet, "client", newLAN(t), func(n *node.Node) { n.AcceptRoutes = true })
-	eventually(t, "route", routes(client, lanHost, "router"))
-	web, err := client.Dial(within(t, patience), "tcp", netip.AddrPortFrom(lanHost, 80).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer web.Close()
-	name, err := echoDatagram(t, client, netip.AddrPortFrom(lanHost, 53))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tailnet.SetPolicy(policy("80")); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "silence of UDP", func() bool {
-		name.SetDeadline(time.Now().Add(50 * time.Millisecond))
-		name.Write([]byte("x"))
-		_, err := name.Read(make([]byte, 1))
-		return err != nil
-	})
-	web.SetDeadline(time.Now().Add(patience))
-	web.Write([]byte("goes on"))
-	if got := make([]byte, 7); !readsAll(web, got) || !bytes.Equal(got, []byte("goes on")) {
-		t.Errorf("the connection that is permitted: %q", got)
-	}
-	if err := tailnet.SetPolicy(policy("53")); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := web.Read(make([]byte, 1)); n != 0 || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the connection that is not: %d bytes, %v", n, err)
-	}
-}
-
-func readsAll(r io.Reader, b []byte) bool {
-	_, err := io.ReadFull(r, b)
-	return err == nil
 }
 
 // Preferences that make no sense are refused, and nothing changes.
