@@ -120,18 +120,16 @@ func (s *sink) pong(p *peer, h *packet.Header, data [8]byte) {
 	_ = d.say(p, func(b []byte) ([]byte, error) { return packet.AppendPong(b, src, dst, data, port) })
 }
 
-// refuse tells the sender of a dropped TCP SYN why, so that its dial fails at
-// once instead of after a timeout (SVC-36). Real peers do so for IPv4; the
+// refuse tells the sender of a dropped TCP SYN that policy is why, so that its dial
+// fails at once instead of after a timeout (SVC-36). Real peers do so for IPv4; the
 // message exists for both families and so we send it for both.
 func (s *sink) refuse(p *peer, h *packet.Header, why packetfilter.Reason) {
+	if !h.IsSYN() {
+		return
+	}
 	reason := packet.RejectACL
-	switch {
-	case !h.IsSYN():
-		return
-	case why == packetfilter.ShieldsUp:
+	if why == packetfilter.ShieldsUp {
 		reason = packet.RejectShieldsUp
-	case why != packetfilter.NoRule:
-		return
 	}
 	if !s.d.limits.rejects.allow(s.now) {
 		s.d.count.dropped.add(Limited, 1)

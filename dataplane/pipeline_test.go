@@ -77,6 +77,41 @@ func TestDefaultDeny(t *testing.T) {
 	})
 }
 
+// SVC-36: a SYN is answered whatever it is dropped for, other packets never are.
+func TestRejects(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		exit := b.self()
+		exit.AllowedIPs = append(slices.Clone(exit.Addresses), prefixes("0.0.0.0/0 ::/0")...)
+		a.policy.Store(&Policy{ExitNode: exit.StableID})
+		a.learn(exit)
+		quiet()
+		a.send(udpPacket("100.64.0.1:1", "100.64.0.2:1"))
+		a.hooks() // of the handshake
+		b.cable.take()
+		for _, test := range []struct {
+			name   string
+			policy Policy
+			dst    string
+			want   string
+		}{
+			{"no rule", Policy{}, "100.64.0.2:80", "access rules"},
+			{"shields up", Policy{ShieldsUp: true}, "100.64.0.2:80", "shields up"},
+			{"neither ours nor behind us", Policy{}, "100.64.0.77:80", "access rules"},
+			{"of a network that is not advertised", Policy{}, "192.0.2.1:80", "access rules"},
+		} {
+			b.policy.Store(&test.policy)
+			b.learnRules("", a.self())
+			quiet()
+			a.send(udpPacket("100.64.0.1:4000", test.dst), tcpPacket("100.64.0.1:4000", test.dst, packet.SYN))
+			b.wantReceived(t, test.name)
+			a.wantHooks(t, test.name, "rejected 100.64.0.1:4000 to "+test.dst+": "+test.want)
+		}
+		b.d.filter.Install(packetfilter.Nothing())
+		a.send(tcpPacket("100.64.0.1:4000", "100.64.0.2:80", packet.SYN))
+		a.wantHooks(t, "rules that are void", "rejected 100.64.0.1:4000 to 100.64.0.2:80: access rules")
+	})
+}
+
 func TestNothingBeforeTheNetmap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes, stop := testNodes(t, nil)
