@@ -187,7 +187,7 @@ func (d *dial) awaitRoute(ctx context.Context, addrs []netip.Addr) []netip.Addr 
 
 // reachable reports whether packets to a have somewhere to go.
 func (d *dial) reachable(a netip.Addr) bool {
-	p, ok := d.node.run.peerFor(a)
+	p, ok := d.node.run.destination(a)
 	if !ok {
 		return false
 	}
@@ -197,7 +197,7 @@ func (d *dial) reachable(a netip.Addr) bool {
 
 // known reports whether a belongs to a node, whether or not it can be reached.
 func (d *dial) known(a netip.Addr) bool {
-	if _, ok := d.node.run.peerFor(a); ok {
+	if _, ok := d.node.run.destination(a); ok {
 		return true
 	}
 	if d.node.run.wayTo(a) == wayBlocked {
@@ -210,7 +210,7 @@ func (d *dial) known(a netip.Addr) bool {
 // describe notes the peer that owns a, and how it stands, for an error.
 func (d *dial) describe(a netip.Addr) {
 	d.fail.Addr = a
-	p, ok := d.node.run.peerFor(a)
+	p, ok := d.node.run.destination(a)
 	if !ok {
 		return
 	}

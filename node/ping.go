@@ -81,7 +81,7 @@ func (r *runtime) ping(ctx context.Context, to netip.Addr, kind PingKind) (*Pong
 		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 	}
-	peer, ok := r.peerFor(to)
+	peer, ok := r.destination(to)
 	if !ok {
 		return nil, ErrNoRoute
 	}

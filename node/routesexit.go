@@ -75,7 +75,7 @@ const (
 // wayTo returns how packets to a leave.
 func (r *runtime) wayTo(a netip.Addr) way {
 	nm, exit := r.netmap(), r.exit.Get()
-	p, routed := r.peerFor(a)
+	p, routed := r.destination(a)
 	switch {
 	case nm == nil, a.IsLoopback(): // the exit node's own loopback is not the Internet
 		return wayNone
@@ -91,6 +91,16 @@ func (r *runtime) wayTo(a netip.Addr) way {
 		return wayBlocked
 	}
 	return wayNone
+}
+
+// destination returns the peer through which packets reach a. An exit node, which
+// gets those for addresses that nobody has as well, reaches none of the tailnet's.
+func (r *runtime) destination(a netip.Addr) (*netmap.Peer, bool) {
+	p, ok := r.peerFor(a)
+	if ok && r.isTailnets(a) && !routesTo(p, a) {
+		return nil, false
+	}
+	return p, ok
 }
 
 // routesTo reports whether a is a peer's or in a network behind it, and not only
