@@ -181,10 +181,35 @@ func data(body dnsmessage.ResourceBody) string {
 			quoted = append(quoted, strconv.Quote(s))
 		}
 		return strings.Join(quoted, " ")
+	case *dnsmessage.SVCBResource:
+		return binding(r)
+	case *dnsmessage.HTTPSResource:
+		return binding(&r.SVCBResource)
 	case *dnsmessage.UnknownResource:
 		return fmt.Sprintf(`\# %d %x`, len(r.Data), r.Data) // RFC 3597 section 5
 	}
 	return ""
+}
+
+// binding returns the data of a SVCB or HTTPS record, each parameter by its number
+// (RFC 9460 section 2.1).
+func binding(r *dnsmessage.SVCBResource) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %v", r.Priority, r.Target)
+	for _, p := range r.Params {
+		fmt.Fprintf(&b, " key%d", p.Key)
+		if len(p.Value) > 0 {
+			b.WriteByte('=')
+		}
+		for _, c := range p.Value {
+			if c > ' ' && c < 0x7f && !strings.ContainsRune(`"\();`, rune(c)) {
+				b.WriteByte(c)
+			} else {
+				fmt.Fprintf(&b, `\%03d`, c)
+			}
+		}
+	}
+	return b.String()
 }
 
 // reverseOf returns the name that maps an address back to names.
