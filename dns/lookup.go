@@ -3,7 +3,6 @@ package dns
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -124,32 +123,4 @@ type CodeError struct {
 // Error names the question and the code.
 func (e *CodeError) Error() string {
 	return "dns: " + e.Name + ": the servers of the tailnet's DNS configuration say " + e.Code.String()
-}
-
-// forwardOrHost is forward for questions from inside the process: what no server
-// of the tailnet is responsible for is for the host's resolver, which knows
-// addresses only.
-func (r *Resolver) forwardOrHost(ctx context.Context, q *query, ways []Upstream) []byte {
-	network := map[dnsmessage.Type]string{dnsmessage.TypeA: "ip4", dnsmessage.TypeAAAA: "ip6"}[q.question.Type]
-	if suffix, _ := r.Table().RouteOf(q.name); suffix != "" || len(ways) > 0 || network == "" {
-		return r.forward(ctx, q, ways)
-	}
-	r.count.forwarded.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	defer context.AfterFunc(r.ended, cancel)()
-	addrs, err := r.config.Network.LookupNetIP(ctx, network, q.name)
-	if err != nil && !saysNone(err) {
-		r.count.failed.Add(1)
-		return q.fail(dnsmessage.RCodeServerFailure)
-	}
-	return q.addrs(addrs)
-}
-
-// saysNone reports whether package net's error says that there is no such name, or
-// that it has no address of the family.
-func saysNone(err error) bool {
-	missing, ok := errors.AsType[*net.DNSError](err)
-	_, unsuitable := errors.AsType[*net.AddrError](err) // the other family has some, in /etc/hosts
-	return ok && missing.IsNotFound || unsuitable
 }

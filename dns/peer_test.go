@@ -1,15 +1,10 @@
 package dns
 
 import (
-	"context"
 	"errors"
-	"net"
-	"net/netip"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
-
-	"github.com/seed94491740/tsnode/host"
 )
 
 // SVC-88: peers get what this node's servers say, and nothing of the netmap, nor
@@ -66,39 +61,6 @@ func TestQueryOfPeerErrors(t *testing.T) {
 		}
 		for range maxUnderway {
 			w.resolver.release()
-		}
-	})
-}
-
-// An oddNetwork has a resolver that fails in some way.
-type oddNetwork struct {
-	host.Network
-	err error
-}
-
-func (n oddNetwork) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return nil, n.err
-}
-
-// Without a server of the tailnet the host's resolver answers peers, too; that it
-// knows no address is an answer, that it fails is not.
-func TestQueryOfPeerAsksTheHost(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		for _, tt := range []struct {
-			err  error
-			want string
-		}{
-			{nil, "Success"},
-			{&net.DNSError{Err: "no such host", IsNotFound: true}, "Success"},
-			{&net.AddrError{Err: "no suitable address", Addr: "www.example"}, "Success"},
-			{&net.DNSError{Err: "timeout", IsTimeout: true}, "ServerFailure"},
-			{errors.New("broken"), "ServerFailure"},
-		} {
-			w.resolver.config.Network = oddNetwork{w.node, tt.err}
-			msg, err := w.resolver.QueryOfPeer(t.Context(), message(t, "www.example", aaaa))
-			if got := text(t, msg); err != nil || got != tt.want {
-				t.Errorf("%v: %s, %v, want %s", tt.err, got, err, tt.want)
-			}
 		}
 	})
 }

@@ -41,6 +41,10 @@ type Config struct {
 	Preferences *actor.Cell[Preferences]
 	Network     host.Network // asks upstream servers that are not in the tunnel
 
+	// HostBarred reports whether the host's servers must not be asked now for what
+	// those of the tailnet do not answer; nil: never.
+	HostBarred func() bool
+
 	// InTunnel reports whether packets to an address go through the tunnel, and
 	// Tunnel connects there; network is udp or tcp (SVC-76).
 	InTunnel func(netip.Addr) bool

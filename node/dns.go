@@ -15,6 +15,7 @@ func (r *runtime) newNames() *dns.Resolver {
 		Addressed:   &r.addressed,
 		Preferences: r.dnsPrefs,
 		Network:     r.network,
+		HostBarred:  r.hostDNSBarred,
 		InTunnel:    r.inTunnel,
 		Tunnel:      r.dialTunnel,
 		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.services.ListenUDP(at) },
@@ -22,6 +23,13 @@ func (r *runtime) newNames() *dns.Resolver {
 		Start:       func() { r.supervisor.Go(r.supervised(r.names)) },
 		Logger:      r.log,
 	})
+}
+
+// hostDNSBarred reports whether the host's servers are not to know names, as an exit
+// node is wanted and there is none (SVC-43).
+func (r *runtime) hostDNSBarred() bool {
+	exit := r.exit.Get()
+	return exit.wanted && exit.id == ""
 }
 
 // inTunnel reports whether packets to an address go to a peer, or to ourselves. If
@@ -46,8 +54,9 @@ func (r *runtime) dialTunnel(ctx context.Context, network string, to netip.AddrP
 
 // Resolver returns a resolver of names as the tailnet has them: its nodes, its
 // extra records, and its split DNS, wherever the servers are; where the tailnet
-// names no server, the host's resolver answers for addresses. It starts the node
-// if necessary, and each lookup waits until it runs.
+// names no server, those of the host are asked, and where it does not tell which,
+// its resolver for addresses. It starts the node if necessary, and each lookup waits
+// until it runs.
 //
 // Like every net.Resolver it reads the host's /etc/hosts first, and completes
 // names of one label with the host's search domains, not the tailnet's. Dial uses

@@ -32,8 +32,8 @@ func (n *Node) resolve(ctx context.Context, nm *netmap.Netmap, host, family stri
 	if p, ok := nm.PeerByName(host); ok { // the first label of a node of another tailnet
 		return fitting(host, addressesOf(p), family)
 	}
-	if exit := n.run.exit.Get(); exit.wanted && exit.id == "" {
-		return nil, n.run.noExitNode() // the host's resolver is not to know the name
+	if n.run.hostDNSBarred() {
+		return nil, n.run.noExitNode()
 	}
 	addrs, err = n.run.network.LookupNetIP(ctx, "ip"+family, host)
 	if err != nil {
