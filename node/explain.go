@@ -3,9 +3,11 @@ package node
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/seed94491740/tsnode/dataplane"
+	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/packet"
@@ -40,14 +42,51 @@ func (n *Node) ExplainPacket(q PacketQuery) (*PacketVerdict, error) {
 		return nil, ErrNotRunning
 	}
 	q.Src, q.Dst = unmapped(q.Src), unmapped(q.Dst)
+	if v := insideVerdict(nm, &q); v != nil {
+		return v, nil
+	}
 	e, err := p.data.Explain(dataplane.Question{Inbound: q.Inbound, Proto: packet.Proto(q.Protocol), Src: q.Src, Dst: q.Dst})
 	if err != nil {
 		return nil, fmt.Errorf("explain: %w", err)
 	}
-	return &PacketVerdict{
-		Passes: e.Passes(), Why: whyOf(&q, &e), Peer: nameOf(nm, e.Peer),
-		RuleIndex: int(e.Verdict.Rule), Rule: e.Rule,
-	}, nil
+	if host := behindVia(q.Dst.Addr()); e.Passes() && q.Inbound && n.run.handsOn(nm, &e, q.Dst.Addr()) && !forwardable(host) {
+		why := fmt.Sprintf("dropped: the policy permits it, but %v is no host that this node forwards to", host)
+		return &PacketVerdict{Why: why, Peer: nameOf(nm, e.Peer), RuleIndex: -1}, nil
+	}
+	v := &PacketVerdict{Passes: e.Passes(), Why: whyOf(&q, &e), Peer: nameOf(nm, e.Peer), RuleIndex: -1}
+	if e.Routed { // else no rule is asked
+		v.RuleIndex, v.Rule = int(e.Verdict.Rule), e.Rule
+	}
+	return v, nil
+}
+
+// insideVerdict is the verdict on a packet that never leaves the node: to itself
+// (SVC-55), or to a service address (SVC-81). It is nil for others.
+func insideVerdict(nm *netmap.Netmap, q *PacketQuery) *PacketVerdict {
+	v := &PacketVerdict{Passes: true, RuleIndex: -1}
+	hasPorts := q.Protocol == uint8(packet.TCP) || q.Protocol == uint8(packet.UDP)
+	switch dst := q.Dst.Addr(); {
+	case q.Inbound, q.Src.Addr().Is4() != dst.Is4():
+		return nil
+	case nm.Self.HasAddr(q.Src.Addr()) && nm.Self.HasAddr(dst):
+		v.Why = "accepted: it stays inside this node, whose own address that is"
+	case !dns.IsService(dst):
+		return nil
+	case hasPorts && q.Dst.Port() != dnsPort:
+		v.Passes, v.Why = false, fmt.Sprintf("dropped: at %v this node answers DNS only, port %d", dst, dnsPort)
+	default:
+		v.Why = fmt.Sprintf("accepted: at %v this node answers by itself", dst)
+	}
+	return v
+}
+
+// handsOn reports whether what a peer sends to an address is for a network behind
+// this node, and the node itself hands it on.
+func (r *runtime) handsOn(nm *netmap.Netmap, e *dataplane.Explanation, dst netip.Addr) bool {
+	if p, ok := nm.PeerByKey(e.Peer); r.forwarder == nil || nm.Self.HasAddr(dst) || ok && (dst == p.MasqV4 || dst == p.MasqV6) {
+		return false
+	}
+	return slices.ContainsFunc(r.behind.Get(), func(p netip.Prefix) bool { return p.Contains(dst) })
 }
 
 // whyOf says the verdict of the part of the node that decides.
