@@ -139,7 +139,7 @@ func (s *peersService) install(f *filterKeeper, t *table, diff *tableDiff, none 
 		f.valid = false
 		return true
 	}
-	peersMatter := diff.nodes && (t.exempt > 0 || s.d.filter.Rules().PeerDependent())
+	peersMatter := diff.exempt || diff.capable && s.d.filter.Rules().NamesCapabilities()
 	if f.valid && f.policy == t.policy && sameRules(f.netmap, t.netmap) && !peersMatter {
 		return false
 	}

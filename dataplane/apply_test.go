@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/seed94491740/tsnode/key"
@@ -82,6 +83,69 @@ func TestFilterIsKept(t *testing.T) {
 		quiet()
 		if b.d.filter.Rules() == before {
 			t.Error("the policy has no effect")
+		}
+	})
+}
+
+// TestFilterIsKeptWhateverPeersDo: under rules that depend on peers only that compiles
+// them again on which they depend.
+func TestFilterIsKeptWhateverPeersDo(t *testing.T) {
+	pair(t, nil, func(t *testing.T, a, b *testNode) {
+		exempt := &netmap.Peer{ID: 9, Key: testKey(9), HomeDERP: 1, UnsignedPeerAPIOnly: true, Addresses: prefixes("100.64.0.9/32"), AllowedIPs: prefixes("100.64.0.9/32")}
+		able := a.self()
+		able.CapMap = netmap.CapMap{"x": nil}
+		nm := netmap.Netmap{Self: b.self(), Peers: []*netmap.Peer{able, exempt}, Filter: []netmap.FilterRule{{
+			SrcIPs: []string{"cap:x"}, DstPorts: []netmap.NetPortRange{{IP: "*", Ports: netmap.PortRange{Last: 65535}}},
+		}}}
+		change := func(i int, edit func(p *netmap.Peer)) func() {
+			return func() {
+				p := *nm.Peers[i]
+				edit(&p)
+				next := nm
+				next.Peers = slices.Clone(nm.Peers)
+				next.Peers[i] = &p
+				nm = next
+			}
+		}
+		store := func() *packetfilter.Rules {
+			next := nm
+			b.netmap.Store(&next)
+			quiet()
+			return b.d.filter.Rules()
+		}
+		before := store()
+		third := func() {
+			nm.Peers = append(slices.Clone(nm.Peers), &netmap.Peer{ID: 20, Key: testKey(20), HomeDERP: 1, AllowedIPs: prefixes("100.64.0.20/32")})
+		}
+		for _, step := range []struct {
+			name     string
+			edit     func()
+			compiles bool
+		}{
+			{"online", change(0, func(p *netmap.Peer) { p.Online++ }), false},
+			{"another relay of the exempt", change(1, func(p *netmap.Peer) { p.HomeDERP = 2 }), false},
+			{"another node without capabilities", third, false},
+			{"other values of a capability", change(0, func(p *netmap.Peer) { p.CapMap = netmap.CapMap{"x": {[]byte("1")}} }), false},
+			{"another capability", change(0, func(p *netmap.Peer) { p.CapMap = netmap.CapMap{"y": nil} }), true},
+			{"the first again", change(0, func(p *netmap.Peer) { p.CapMap = netmap.CapMap{"x": nil} }), true},
+			{"another address", change(0, func(p *netmap.Peer) { p.Addresses = prefixes("100.64.0.33/32") }), true},
+			{"other routes of the exempt", change(1, func(p *netmap.Peer) { p.AllowedIPs = prefixes("100.64.0.9/32 10.0.0.0/8") }), true},
+			{"exempt no longer", change(1, func(p *netmap.Peer) { p.UnsignedPeerAPIOnly = false }), true},
+			{"other routes of another", change(1, func(p *netmap.Peer) { p.AllowedIPs = prefixes("100.64.0.9/32") }), false},
+			{"the able one goes", func() { nm.Peers = nm.Peers[1:] }, true},
+		} {
+			step.edit()
+			after := store()
+			if (after != before) != step.compiles {
+				t.Errorf("%s: compiled again: %v, want %v", step.name, after != before, step.compiles)
+			}
+			before = after
+		}
+		nm.Filter = []netmap.FilterRule{{SrcIPs: []string{"*"}, DstPorts: []netmap.NetPortRange{{IP: "*", Ports: netmap.PortRange{Last: 65535}}}}}
+		before = store()
+		change(0, func(p *netmap.Peer) { p.CapMap = netmap.CapMap{"x": nil} })()
+		if store() != before {
+			t.Error("rules that name no capability are compiled again for one")
 		}
 	})
 }

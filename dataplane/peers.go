@@ -44,7 +44,6 @@ type table struct {
 	nodes  []*netmap.Peer // peers of the network map, by ID
 	peers  []*peer        // the same; nil where a peer may have no tunnel
 	routes *routes
-	exempt int // how many of nodes tailnet lock exempts
 
 	own4, own6 netip.Addr // our first overlay address of each family
 }
@@ -58,7 +57,8 @@ type tableDiff struct {
 	added   []*peer
 	removed []*peer
 	updated []update // same peer, new word of the server
-	nodes   bool     // any node differs, admitted or not
+	exempt  bool     // tailnet lock exempts other nodes, admitted or not, or the same with other routes
+	capable bool     // the nodes that hold some capability differ, or their addresses
 }
 
 type update struct {
@@ -74,7 +74,6 @@ func (t *table) next(nm *netmap.Netmap, pol *Policy) (*table, *tableDiff) {
 	b := &tableBuilder{old: t, new: n, diff: new(tableDiff)}
 	b.walk()
 	b.route()
-	n.exempt = t.exempt + b.exempt
 	return n, b.diff
 }
 
@@ -102,7 +101,6 @@ func (t *table) own(a netip.Addr) netip.Addr {
 type tableBuilder struct {
 	old, new *table
 	diff     *tableDiff
-	exempt   int      // change of the number of exempt nodes
 	rerouted []change // peers whose prefixes may differ
 }
 
@@ -162,7 +160,6 @@ func (b *tableBuilder) replace(i, j int) {
 	var c change
 	if i >= 0 {
 		c.oldNode, c.oldPeer = b.old.nodes[i], b.old.peers[i]
-		b.exempt -= exemption(c.oldNode)
 	}
 	if j >= 0 {
 		c.newNode = b.new.nodes[j]
@@ -171,9 +168,8 @@ func (b *tableBuilder) replace(i, j int) {
 			c.newPeer.rank = int32(c.newNode.Priority())
 		}
 		b.new.peers[j] = c.newPeer
-		b.exempt += exemption(c.newNode)
 	}
-	b.diff.nodes = true
+	b.diff.filtered(c.oldNode, c.newNode)
 	switch {
 	case c.oldPeer == c.newPeer && c.newPeer != nil:
 		b.diff.updated = append(b.diff.updated, update{c.newPeer, c.newNode})
@@ -200,11 +196,31 @@ func (b *tableBuilder) admit(c change) *peer {
 	return newPeer(c.newNode)
 }
 
-func exemption(n *netmap.Peer) int {
-	if n.UnsignedPeerAPIOnly {
-		return 1
+// filtered notes what a changed node changes for the packet filter: nothing else of
+// it does (SVC-11, SVC-16). Either may be nil.
+func (d *tableDiff) filtered(a, b *netmap.Peer) {
+	var nobody netmap.Peer
+	a, b = cmp.Or(a, &nobody), cmp.Or(b, &nobody)
+	if a.UnsignedPeerAPIOnly || b.UnsignedPeerAPIOnly {
+		d.exempt = d.exempt || a.UnsignedPeerAPIOnly != b.UnsignedPeerAPIOnly || !slices.Equal(a.AllowedIPs, b.AllowedIPs)
 	}
-	return 0
+	if len(a.CapMap) > 0 || len(b.CapMap) > 0 {
+		d.capable = d.capable || !sameNames(a.CapMap, b.CapMap) || !slices.Equal(a.Addresses, b.Addresses)
+	}
+}
+
+// sameNames reports whether two nodes hold the same capabilities, with whatever
+// values.
+func sameNames(a, b netmap.CapMap) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name := range a {
+		if !b.Has(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // Building the routes anew is cheaper than changing them one prefix at a time

@@ -94,14 +94,14 @@ func TestTailnetLockAdmitsOnlyExemptPeers(t *testing.T) {
 	exempt.UnsignedPeerAPIOnly = true
 	nm := netmapOf(exempt, node(2, ""))
 	open, diff := emptyTable().next(nm, new(Policy))
-	if got := open.ownerIDs("100.64.0.1 100.64.0.2"); got != "1 2" || len(diff.added) != 2 || open.exempt != 1 {
-		t.Errorf("unlocked: %s, %d added, %d exempt", got, len(diff.added), open.exempt)
+	if got := open.ownerIDs("100.64.0.1 100.64.0.2"); got != "1 2" || len(diff.added) != 2 || !diff.exempt {
+		t.Errorf("unlocked: %s, %d added, exempt differ %v", got, len(diff.added), diff.exempt)
 	}
 	locked := *nm
 	locked.LockEnabled = true
 	shut, diff := open.next(&locked, new(Policy))
-	if got := shut.ownerIDs("100.64.0.1 100.64.0.2"); got != "1 0" || len(diff.removed) != 1 || shut.exempt != 1 {
-		t.Errorf("locked (CTL-41): %s, %d removed, %d exempt", got, len(diff.removed), shut.exempt)
+	if got := shut.ownerIDs("100.64.0.1 100.64.0.2"); got != "1 0" || len(diff.removed) != 1 || diff.exempt {
+		t.Errorf("locked (CTL-41): %s, %d removed, exempt differ %v", got, len(diff.removed), diff.exempt)
 	}
 	again, diff := shut.next(nm, new(Policy))
 	if got := again.ownerIDs("100.64.0.1 100.64.0.2"); got != "1 2" || len(diff.added) != 1 {

@@ -209,9 +209,9 @@ func (r *Rules) toPeerAPI(h *packet.Header) bool {
 // IsLocal reports whether packets may be for a at all (SVC-17).
 func (r *Rules) IsLocal(a netip.Addr) bool { return r.local.contains(a) }
 
-// PeerDependent reports whether the rules would differ for other peers: a source
-// is named by a capability, or a peer is exempt from tailnet lock.
-func (r *Rules) PeerDependent() bool { return r.byCap || len(r.exempt.v4) > 0 || len(r.exempt.v6) > 0 }
+// NamesCapabilities reports whether a source is named by a capability, so that the
+// rules depend on who holds it.
+func (r *Rules) NamesCapabilities() bool { return r.byCap }
 
 // Loggable reports whether a verdict on packets between a and b may be logged:
 // both are addresses of the tailnet (SVC-18).
