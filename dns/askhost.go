@@ -20,7 +20,7 @@ func (r *Resolver) forwardOrHost(ctx context.Context, q *query, ways []Upstream)
 	if suffix != "" || len(ways) > 0 || r.config.HostBarred != nil && r.config.HostBarred() {
 		return r.forward(ctx, q, ways)
 	}
-	if ways = r.hostServers(); len(ways) > 0 {
+	if ways = r.hostServers(); len(ways) > 0 && !under(q.name, "localhost") { // RFC 6761 section 6.3
 		return r.forward(ctx, q, ways)
 	}
 	family, ok := map[dnsmessage.Type]string{dnsmessage.TypeA: "ip4", dnsmessage.TypeAAAA: "ip6"}[q.question.Type]

@@ -89,6 +89,9 @@ func TestAsksServersOfTheHost(t *testing.T) {
 				t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 			}
 		}
+		if msg, err := w.resolver.QueryOfPeer(t.Context(), message(t, "localhost", a)); err != nil || text(t, msg) != "Success 127.0.0.1/5" {
+			t.Errorf("localhost: %x, %v", msg, err)
+		}
 		for _, asked := range w.asked() {
 			if asked != "198.51.100.1 udp" && asked != "198.51.100.1 tcp" {
 				t.Errorf("asked %s", asked)
