@@ -223,7 +223,7 @@ func TestOurRouterForReference(t *testing.T) {
 	}
 }
 
-// Our node uses a tsnet node as subnet router, of TCP and UDP, and as exit node
+// Our node uses a tsnet node as subnet router and as exit node, of TCP and UDP
 // (SVC-40, SVC-43).
 func TestReferenceRouterForOurs(t *testing.T) {
 	tailnet := startDevnet(t, devnet.Config{})
@@ -231,12 +231,14 @@ func TestReferenceRouterForOurs(t *testing.T) {
 	theirs.RegisterFallbackTCPHandler(func(_, dst netip.AddrPort) (func(net.Conn), bool) {
 		return echoConn, dst == netip.AddrPortFrom(subnetHost, 7) || dst == netip.AddrPortFrom(farHost, 7)
 	})
-	ln, err := theirs.Listen("udp", netip.AddrPortFrom(subnetHost, 7).String())
-	if err != nil {
-		t.Fatal(err)
+	for _, host := range []netip.Addr{subnetHost, farHost} {
+		ln, err := theirs.Listen("udp", netip.AddrPortFrom(host, 7).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		go serveEchoes(ln)
 	}
-	defer ln.Close()
-	go serveEchoes(ln)
 	routes := append([]netip.Prefix{subnet}, everywhere...)
 	editPrefs(t, theirs, &ipn.MaskedPrefs{Prefs: ipn.Prefs{AdvertiseRoutes: routes}, AdvertiseRoutesSet: true})
 	if err := tailnet.ApproveRoutes("router", routes...); err != nil {
@@ -252,5 +254,7 @@ func TestReferenceRouterForOurs(t *testing.T) {
 	if err := ours.EditPreferences(func(p *node.Preferences) { p.ExitNode = "auto" }); err != nil {
 		t.Fatal(err)
 	}
-	echoes(t, ours, "tcp", netip.AddrPortFrom(farHost, 7))
+	for _, network := range []string{"tcp", "udp"} {
+		echoes(t, ours, network, netip.AddrPortFrom(farHost, 7))
+	}
 }
