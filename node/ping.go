@@ -57,11 +57,19 @@ func (n *Node) Ping(ctx context.Context, host string, kind PingKind) (*Pong, err
 	return pong, nil
 }
 
-func (n *Node) ping(ctx context.Context, host string, kind PingKind) (*Pong, error) {
+func (n *Node) ping(ctx context.Context, host string, kind PingKind) (pong *Pong, err error) {
 	nm, err := n.awaitRunning(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.run.ended, cancel)()
+	defer func() {
+		if err != nil && n.closing() {
+			err = ErrClosed
+		}
+	}()
 	addrs, err := n.resolve(ctx, nm, host, "")
 	if err != nil {
 		return nil, err
