@@ -112,7 +112,7 @@ type TKAInfo struct {
 // rule 3).
 type Debug struct {
 	SleepSeconds   float64 `json:",omitempty"` // wait before going on; at most 5 minutes is obeyed
-	DisableLogTail bool    `json:",omitempty"`
+	DisableLogTail bool    `json:",omitempty"` // for clients that upload logs; this one never does (SVC-181)
 	Exit           *int    `json:",omitempty"`
 }
 
