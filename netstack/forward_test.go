@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -37,6 +38,8 @@ type testForward struct {
 	most    int           // flows of each kind; 0: as many as usual
 	refuse  bool
 	hangsUp bool // TCP says good-bye first
+
+	accepting func(context.Context) context.Context // for Accept; nil: that of the request
 
 	mu   sync.Mutex
 	seen []netip.AddrPort
@@ -97,9 +100,16 @@ func (f *testForward) tcp(ctx context.Context, r *Request) {
 	if f.refuse {
 		return
 	}
-	c, err := r.Accept(ctx)
+	accepting := ctx
+	if f.accepting != nil {
+		accepting = f.accepting(ctx)
+	}
+	c, err := r.Accept(accepting)
 	if err != nil {
 		return
+	}
+	if accepting.Err() != nil {
+		f.note(netip.AddrPort{}) // accepted in spite of that
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
@@ -215,6 +225,90 @@ func TestForwardFailureIsARefusal(t *testing.T) {
 	}()
 	if _, err := a.Ping(ctx, host4.Next(), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("echo of nobody: %v", err)
+	}
+}
+
+// A segment of a connection with a host behind that the node does not have, as after
+// a restart, is reset as by that host; a reset, and what is for other hosts, is not.
+func TestForwardResetsStrays(t *testing.T) {
+	b := newStack(t, b4, b6)
+	f := b.NewForwarder(ForwardConfig{Routes: actor.NewCell([]netip.Prefix{behind4, behind6})})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Serve(ctx) }()
+	defer func() { cancel(); b.Close(); <-done }()
+	waitFor(t, "forwarder", func() bool { return b.links[0].forward.Load() != nil })
+	d := b.Link().NewDelivery()
+	deliver := func(src, dst netip.AddrPort, flags byte) {
+		const flagsAt, ackAt = 13, 8 // in a TCP header
+		pkt := synPacket(t, src, dst, 7)
+		var h packet.Header
+		h.Parse(pkt)
+		pkt[h.Transport+flagsAt] = flags
+		binary.BigEndian.PutUint32(pkt[h.Transport+ackAt:], 99)
+		pkt = withChecksum(t, pkt)
+		copy(d.Reserve(len(pkt)), pkt)
+		d.Commit(packet.Merged{Len: len(pkt), Count: 1})
+		d.Flush()
+	}
+	for _, c := range []struct{ src, host netip.Addr }{{a4, host4}, {a6, host6}} {
+		src, dst := netip.AddrPortFrom(c.src, 1234), netip.AddrPortFrom(c.host, 80)
+		for _, flags := range []byte{packet.ACK, packet.ACK | packet.PSH, packet.FIN | packet.ACK, packet.SYN | packet.ACK} {
+			deliver(src, dst, flags)
+			var h packet.Header
+			answer := take(t, b)
+			h.Parse(answer)
+			if seq := binary.BigEndian.Uint32(answer[h.Transport+4:]); h.TCPFlags != packet.RST || h.Src != dst || h.Dst != src || seq != 99 {
+				t.Errorf("%v with flags %#x: the answer is %v, sequence number %d", dst, flags, h, seq)
+			}
+		}
+		deliver(src, dst, packet.RST)
+		deliver(src, dst, packet.RST|packet.ACK)
+		silent(t, b)
+	}
+	deliver(netip.AddrPortFrom(a4, 1234), netip.MustParseAddrPort("10.8.0.5:80"), packet.ACK)
+	silent(t, b)
+}
+
+// What is to be accepted within a time that has passed is not accepted, also if that
+// passes in the middle.
+func TestForwardAcceptsInTime(t *testing.T) {
+	for name, accepting := range map[string]func(context.Context) context.Context{
+		"before": func(ctx context.Context) context.Context {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx
+		},
+		"meanwhile": func(ctx context.Context) context.Context {
+			ctx, cancel := context.WithCancel(ctx)
+			go cancel()
+			return ctx
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const rounds = 50
+			a, _, f := forwardPair(t, func(f *testForward) { f.accepting = accepting })
+			for range rounds {
+				c, err := a.DialTCP(within(t), netip.Addr{}, netip.AddrPortFrom(host4, 80))
+				if err == nil {
+					c.SetDeadline(time.Now().Add(patience))
+					c.Write([]byte{0}) // which comes back if it was accepted in time
+					_, err = c.Read(make([]byte, 1))
+					c.Close()
+				}
+				if err != nil && !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) && err != io.EOF {
+					t.Fatal(err)
+				}
+			}
+			waitFor(t, "the end", func() bool { return f.Stats().Open == 0 })
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for _, to := range f.seen {
+				if name == "before" && !to.IsValid() {
+					t.Fatal("accepted after the end")
+				}
+			}
+		})
 	}
 }
 

@@ -24,7 +24,7 @@ func (w *forwarding) takes(pkt []byte) bool {
 	var h packet.Header
 	h.Parse(pkt)
 	echo := h.IsEchoRequest(pkt)
-	if !h.IsSYN() && h.Proto != packet.UDP && !echo || w.stack.addresses.has(h.Dst.Addr()) {
+	if h.Proto != packet.TCP && h.Proto != packet.UDP && !echo || w.stack.addresses.has(h.Dst.Addr()) {
 		return false
 	}
 	routed := w.routed(h.Dst.Addr()) && (h.Proto == packet.UDP || whole(&h, pkt))
@@ -32,6 +32,8 @@ func (w *forwarding) takes(pkt []byte) bool {
 	case echo && routed:
 		w.echo(&h, pkt)
 	case echo: // gVisor would answer in the name of the host
+	case h.Proto == packet.TCP && !h.IsSYN():
+		return routed && w.stray(&h, pkt)
 	case h.Proto == packet.TCP:
 		return w.syn(&h, pkt, routed)
 	default:
@@ -67,6 +69,22 @@ func (w *forwarding) syn(h *packet.Header, pkt []byte, routed bool) bool {
 	defer p.DecRef()
 	if !routed || !parse.TCP(p) || !w.syns.HandlePacket(id, p) {
 		w.count.failed.Add(1)
+	}
+	return true
+}
+
+// stray takes a segment of a connection that there is not, as after a restart of the
+// node, and resets it: its sender would go on until it gives up (RFC 9293 section
+// 3.10.7.1).
+func (w *forwarding) stray(h *packet.Header, pkt []byte) bool {
+	id, protocol := idOf(h.Dst, h.Src), protocolOf(h.Dst.Addr())
+	if ep, ok := w.stack.gv.FindTransportEndpoint(protocol, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint); ok && ep.TransportEndpointInfo.ID == id {
+		return false
+	}
+	p := parsed(h, pkt)
+	defer p.DecRef()
+	if parse.TCP(p) {
+		w.stack.gv.TransportProtocolInstance(tcp.ProtocolNumber).HandleUnknownDestinationPacket(id, p) // no reset of a reset
 	}
 	return true
 }

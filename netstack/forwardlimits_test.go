@@ -72,7 +72,13 @@ func TestForwardRefusesTooMany(t *testing.T) {
 // What belongs to a connection or flow costs no memory on its way past the
 // forwarder, nor what is refused because there are too many.
 func TestForwardAllocatesNothing(t *testing.T) {
-	_, b, _ := forwardPair(t, func(f *testForward) { f.most = 2 }) // one for one peer
+	a, b, _ := forwardPair(t, func(f *testForward) { f.most = 2 }) // one for one peer
+	at := func(host netip.Addr) netip.AddrPort { return netip.AddrPortFrom(host, 2) }
+	known, err := a.dialTCP(within(t), netip.AddrPortFrom(a4, 1), at(host4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer known.Close()
 	w := b.links[0].forward.Load()
 	free := func(what string, pkt []byte) {
 		t.Helper()
@@ -81,7 +87,7 @@ func TestForwardAllocatesNothing(t *testing.T) {
 		}
 	}
 	for _, dst := range []netip.Addr{b4, host4} {
-		pkt := synPacket(t, netip.AddrPortFrom(a4, 1), netip.AddrPortFrom(dst, 2), 1)
+		pkt := synPacket(t, netip.AddrPortFrom(a4, 1), at(dst), 1)
 		pkt[20+13] = packet.ACK
 		free("a segment to "+dst.String(), pkt)
 	}

@@ -51,30 +51,45 @@ func flowOfID(id stack.TransportEndpointID) (from, to netip.AddrPort) {
 }
 
 // Accept completes the handshake, which takes as long as the peer's last segment
-// of it; the end of ctx ends it. It is called once at most. The
-// connection is a *Conn.
+// of it; the end of ctx ends it. It is called once at most. The connection is a
+// *Conn.
 func (r *Request) Accept(ctx context.Context) (net.Conn, error) {
 	if !r.stack.budget.accepts() {
 		r.refuse()
 		return nil, r.fail(syscall.ENOBUFS)
 	}
+	if err := ctx.Err(); err != nil {
+		r.refuse()
+		return nil, r.fail(err)
+	}
 	var wq waiter.Queue
-	defer context.AfterFunc(ctx, func() { r.stack.abort(r.From, r.To) })()
+	stop := context.AfterFunc(ctx, func() {
+		r.stack.abort(r.From, r.To)
+		wq.Notify(waiter.WritableEvents) // the handshake waits for that only
+	})
 	ep, err := r.syn.CreateEndpoint(&wq)
 	if err != nil {
+		stop()
 		r.refuse()
 		return nil, r.fail(errorOf(err))
 	}
 	r.complete(false)
+	if !stop() { // before there was a connection to reset, perhaps
+		ep.Abort()
+		r.count.failed.Add(1)
+		return nil, r.fail(ctx.Err())
+	}
 	r.count.tcp.Add(1)
 	return newConn(r.stack, ep, &wq, r.From), nil
 }
 
 // abort resets the connection that a peer has with a host behind the node, if there
-// is one, whether or not its handshake is completed.
+// is one, whether or not its handshake is completed; who waits for that does not
+// hear of it.
 func (s *Stack) abort(from, to netip.AddrPort) {
 	ep := s.gv.FindTransportEndpoint(protocolOf(to.Addr()), tcp.ProtocolNumber, idOf(to, from), nicID)
 	if f, ok := flowOf(ep); ok && f.Remote == from {
+		f.endpoint.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: true}) // or a handshake would end without a reset
 		f.Abort()
 	}
 }
