@@ -220,6 +220,10 @@ func (s tunnelService) Serve(ctx context.Context) error { return s.engine.Serve(
 // while nothing passes.
 func (d *Dataplane) Applied() *actor.Cell[*netmap.Netmap] { return d.applied }
 
+// Policy returns the policy that peers, routes and filter follow now; Applied changes
+// with it.
+func (d *Dataplane) Policy() *Policy { return d.table.Load().policy }
+
 // Caps returns the capabilities that src has towards dst (SVC-118).
 func (d *Dataplane) Caps(src, dst netip.Addr) netmap.CapMap { return d.filter.Caps(src, dst) }
 

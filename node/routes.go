@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
@@ -79,9 +80,9 @@ func (n *Node) Preferences() Preferences {
 }
 
 // EditPreferences changes preferences of the node, which it starts if necessary.
-// They are in force when it returns; only the packet pipeline takes some
-// milliseconds more, and the tailnet as long as it takes. Those that make no sense
-// are refused, and nothing changes. They last until the node closes: a program that
+// They are in force when it returns; only the tailnet takes as long as it takes, and
+// the packet pipeline, if it is just being restarted. Those that make no sense are
+// refused, and nothing changes. They last until the node closes: a program that
 // wants them to last longer keeps them itself, and sets the fields before Start.
 func (n *Node) EditPreferences(edit func(*Preferences)) error {
 	if err := n.Start(); err != nil {
@@ -90,7 +91,35 @@ func (n *Node) EditPreferences(edit func(*Preferences)) error {
 	if err := n.run.editPreferences(edit); err != nil {
 		return fmt.Errorf("preferences: %w", err)
 	}
+	n.run.awaitPolicy()
 	return nil
+}
+
+// policyTimeout is how long EditPreferences waits for the packet pipeline. It takes a
+// policy at once, unless it is being restarted.
+const policyTimeout = time.Second
+
+// awaitPolicy waits until the packet pipeline follows the newest policy.
+func (r *runtime) awaitPolicy() {
+	timeout := time.NewTimer(policyTimeout)
+	defer timeout.Stop()
+	for want := r.self.policy.Get(); want == r.self.policy.Get(); {
+		p := r.plane.Load()
+		if p == nil {
+			return // nothing passes yet
+		}
+		_, changed := p.data.Applied().Load()
+		if p.data.Policy() == want {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return
+		case <-r.ended.Done():
+			return
+		}
+	}
 }
 
 // A routing is what the node does with routes, for all parts to see.
