@@ -24,9 +24,14 @@ func policyOf(ports string) []byte {
 // fails.
 type pump struct {
 	conn   net.Conn
-	echoed atomic.Int64 // bytes that came back, each as it was sent
-	failed chan error   // gets why it has ended
+	echoed atomic.Int64  // bytes that came back, each as it was sent
+	came   chan struct{} // holds one when some has come back; closed at the end
+	failed chan error    // gets why it has ended
 }
+
+// inFlight is what a pump has on the way at most, in bytes: less than any queue
+// holds, so that datagrams beside it find room.
+const inFlight = 64 << 10
 
 // startPump sends to an echo without a pause.
 func startPump(t *testing.T, n *node.Node, address string) *pump {
@@ -38,7 +43,7 @@ func startPump(t *testing.T, n *node.Node, address string) *pump {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	x := &pump{conn: c, failed: make(chan error, 2)}
+	x := &pump{conn: c, failed: make(chan error, 2), came: make(chan struct{}, 1)}
 	go func() { x.failed <- x.send() }()
 	go func() { x.failed <- x.receive() }()
 	return x
@@ -46,9 +51,14 @@ func startPump(t *testing.T, n *node.Node, address string) *pump {
 
 func (x *pump) send() error {
 	b := make([]byte, 4096)
-	for at := 0; ; at += len(b) {
+	for at := int64(0); ; at += int64(len(b)) {
+		for at-x.echoed.Load() >= inFlight {
+			if _, open := <-x.came; !open {
+				break // Write tells why
+			}
+		}
 		for i := range b {
-			b[i] = pattern(int64(at + i))
+			b[i] = pattern(at + int64(i))
 		}
 		if _, err := x.conn.Write(b); err != nil {
 			return err
@@ -57,6 +67,7 @@ func (x *pump) send() error {
 }
 
 func (x *pump) receive() error {
+	defer close(x.came)
 	b := make([]byte, 4096)
 	for at := int64(0); ; {
 		n, err := x.conn.Read(b)
@@ -67,6 +78,10 @@ func (x *pump) receive() error {
 		}
 		at += int64(n)
 		x.echoed.Store(at)
+		select {
+		case x.came <- struct{}{}:
+		default:
+		}
 		if err != nil {
 			return err
 		}

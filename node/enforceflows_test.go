@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -154,6 +155,7 @@ func TestPolicyEndsForwardedFlows(t *testing.T) {
 	client := newRouted(t, tailnet, "client", newLAN(t), func(n *node.Node) { n.AcceptRoutes = true })
 	eventually(t, "route", routes(client, lanHost, "router"))
 	stays := startCounted(t, datagrams(t, client, netip.AddrPortFrom(lanHost, 53)))
+	tellDrops(t, client, router)
 
 	for range 3 {
 		goes := datagrams(t, client, netip.AddrPortFrom(lanHost, 54))
@@ -175,6 +177,24 @@ func TestPolicyEndsForwardedFlows(t *testing.T) {
 		stays.goesOn(t, "the datagrams to port 53")
 		setPolicy(t, tailnet, router, policy("80,53,54"))
 	}
+}
+
+// tellDrops has a test that fails log what nodes have dropped, and why.
+func tellDrops(t *testing.T, nodes ...*node.Node) {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for _, n := range nodes {
+			for _, m := range n.Metrics() {
+				for _, s := range m.Samples {
+					if s.Value != 0 && strings.Contains(m.Name, "drop") {
+						t.Log(n.Hostname, m.Name, s.Labels, s.Value)
+					}
+				}
+			}
+		}
+	})
 }
 
 // datagrams returns a flow of which one datagram has come back.
