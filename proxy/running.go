@@ -71,15 +71,13 @@ func (r *running) serve(context.Context) error {
 	r.before = nil
 	var backoff actor.Backoff
 	for !r.draining.Load() {
-		listened, err := r.once()
+		listened, err := r.once(backoff.Failures() == 0)
 		if r.ctx.Err() != nil || err == nil {
 			return nil
 		}
 		r.note(err)
 		if listened {
 			backoff.Reset()
-		} else if backoff.Failures() == 0 {
-			r.set.config.Logger.Warn("cannot listen", "forward", r.spec, "err", err)
 		}
 		if backoff.Wait(r.ctx) != nil {
 			return nil
@@ -88,12 +86,16 @@ func (r *running) serve(context.Context) error {
 	return nil
 }
 
-// once listens and forwards; the error is nil when the forward has been drained.
-func (r *running) once() (listened bool, err error) {
+// once listens and forwards; the error is nil when the forward has been drained. Of
+// failures to listen in a row it logs the first, before who waits hears of it.
+func (r *running) once(first bool) (listened bool, err error) {
 	s, err := r.openOnceReady()
 	if err == nil {
 		r.service.Store(&s)
 		defer r.service.Store(nil)
+	}
+	if err != nil && first && r.ctx.Err() == nil {
+		r.set.config.Logger.Warn("cannot listen", "forward", r.spec, "err", err)
 	}
 	r.tellOpened(err)
 	if err != nil {
