@@ -243,13 +243,13 @@ func TestDecoderOfASilentStream(t *testing.T) {
 			defer server.Close()
 			frame := streamOf(t, CompressZstd, `{"Domain":"example"}`)
 			server.Write(frame)
-			time.Sleep(spareTime / 2)
+			time.Sleep(spareTime / 2) // fake time
 			server.Write(frame)
 			first, second := <-used, <-used
 			if first != second {
 				t.Error("a frame soon after another had a decoder of its own")
 			}
-			time.Sleep(2 * spareTime)
+			time.Sleep(2 * spareTime) // fake time
 			if runtime.GC(); second.Value() != nil {
 				t.Error("a silent stream keeps its decoder")
 			}

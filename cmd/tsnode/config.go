@@ -93,29 +93,44 @@ func (c *configuration) hangups(ctx context.Context) (context.Context, <-chan os
 	return ctx, nil, stop
 }
 
-// endOnHangup returns a context that ends with SIGHUP. A signal of another kind is the
-// second one then (SVC-175); SIGHUP is not, which comes from shell and kernel alike when
-// a terminal is closed.
+// endOnHangup returns a context that ends with SIGHUP, and what lets go of it.
 func endOnHangup(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	sig := make(chan os.Signal, 2)
-	stopped := make(chan struct{})
-	signal.Notify(sig, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case s := <-sig:
-				if s != syscall.SIGHUP {
-					os.Exit(exitFailed)
-				}
-			case <-stopped:
-				return
+	h := &hangup{signals: make(chan os.Signal, 2), stopped: make(chan struct{}), cancel: cancel}
+	signal.Notify(h.signals, syscall.SIGHUP)
+	go h.serve()
+	return ctx, h.stop
+}
+
+// A hangup ends a context with SIGHUP. A signal of another kind is the second one then
+// (SVC-175); SIGHUP is not, which comes from shell and kernel alike when a terminal is
+// closed.
+type hangup struct {
+	signals chan os.Signal
+	stopped chan struct{}
+	cancel  context.CancelFunc
+}
+
+// serve waits for signals until stop.
+func (h *hangup) serve() {
+	for {
+		select {
+		case s := <-h.signals:
+			if s != syscall.SIGHUP {
+				os.Exit(exitFailed)
 			}
-			cancel()
-			signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+		case <-h.stopped:
+			return
 		}
-	}()
-	return ctx, func() { signal.Stop(sig); cancel(); close(stopped) }
+		h.cancel()
+		signal.Notify(h.signals, os.Interrupt, syscall.SIGTERM)
+	}
+}
+
+func (h *hangup) stop() {
+	signal.Stop(h.signals)
+	h.cancel()
+	close(h.stopped)
 }
 
 // forwardsOf returns the forwards and proxies that settings name; none with -W, as

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"errors"
 	"net/netip"
-	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/seed94491740/tsnode/host"
+	"github.com/seed94491740/tsnode/internal/ownnet"
 	"github.com/seed94491740/tsnode/vpn"
 )
 
@@ -23,14 +20,12 @@ func TestTunnelLoop(t *testing.T) {
 	if err := checkLoop(host.OS{}, s, ""); err != nil {
 		t.Errorf("the interface is elsewhere: %v", err)
 	}
-	if !inOwnNetwork(t) {
+	if !ownnet.Again(t) {
 		return
 	}
 	ip := func(line string) {
 		t.Helper()
-		if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v\n%s", line, err, out)
-		}
+		ownnet.IP(t, line)
 	}
 	loops := func(mark uint32, want bool) {
 		t.Helper()
@@ -61,37 +56,4 @@ func TestTunnelLoop(t *testing.T) {
 	ip("rule add not fwmark 0x740000/0xff0000 lookup 52001")
 	loops(host.TunnelMark, false)
 	loops(0, true)
-}
-
-// inOwnNetwork runs the calling test again in a network of its own, and reports
-// whether this is that process. Where nobody may make one, or ip(8) is missing,
-// there is nothing to run it on.
-func inOwnNetwork(t *testing.T) bool {
-	t.Helper()
-	const child = "TSNODE_TEST_IN_NETWORK"
-	if os.Getenv(child) != "" {
-		return true
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Logf("no network to change here: %v", err)
-		return false
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), child+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	var exited *exec.ExitError
-	switch {
-	case errors.As(err, &exited):
-		t.Errorf("in a network of its own: %v\n%s", err, out)
-	case err != nil:
-		t.Logf("no network to change here: %v", err)
-	default:
-		t.Log("ran in a network of its own")
-	}
-	return false
 }

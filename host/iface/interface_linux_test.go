@@ -3,14 +3,14 @@ package iface
 import (
 	"errors"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed94491740/tsnode/internal/ownnet"
 )
 
 func prefixes(texts ...string) (all []netip.Prefix) {
@@ -47,55 +47,13 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// inNamespace runs the calling test again as root of a network of its own, and
-// reports whether this is that process. Where nobody may make one, or ip(8) is
-// missing, there is nothing to run it on.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const child = "IFACE_TEST_CHILD"
-	if os.Getenv(child) != "" {
-		return true
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Logf("no network to change here: %v", err)
-		return false
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), child+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	var exited *exec.ExitError
-	switch {
-	case errors.As(err, &exited):
-		t.Errorf("in a network of its own: %v\n%s", err, out)
-	case err != nil:
-		t.Logf("no network to change here: %v", err)
-	default:
-		t.Logf("%s", out)
-	}
-	return false
-}
-
-func ip(t *testing.T, line string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(line)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v\n%s", line, err, out)
-	}
-	return string(out)
-}
-
 // lists returns what ip(8) shows of both families, rules and the interface's table.
 func lists(t *testing.T, name string) string {
 	t.Helper()
 	table := []string{"table", fmtTable(name)}
-	text := ip(t, "addr show dev "+name) + ip(t, "rule show")
+	text := ownnet.IP(t, "addr show dev "+name) + ownnet.IP(t, "rule show")
 	for _, family := range []string{"-4", "-6"} {
-		text += ip(t, family+" rule show")
+		text += ownnet.IP(t, family+" rule show")
 		out, _ := exec.Command("ip", slices.Concat([]string{family, "route", "show"}, table)...).Output() // fails without a table
 		text += string(out)
 	}
@@ -113,14 +71,14 @@ func fmtTable(name string) string {
 // leaves nothing. What marked packets do is shown by the route that the kernel
 // finds (VPN-51).
 func TestApply(t *testing.T) {
-	if !inNamespace(t) {
+	if !ownnet.Again(t) {
 		return
 	}
-	ip(t, "link set lo up")
-	ip(t, "link add ts0 type veth peer name other")
-	ip(t, "link set other up")
-	ip(t, "addr add 192.0.2.2/24 dev other")
-	ip(t, "route add default via 192.0.2.1 dev other")
+	ownnet.IP(t, "link set lo up")
+	ownnet.IP(t, "link add ts0 type veth peer name other")
+	ownnet.IP(t, "link set other up")
+	ownnet.IP(t, "addr add 192.0.2.2/24 dev other")
+	ownnet.IP(t, "route add default via 192.0.2.1 dev other")
 	i, err := Open("ts0")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +96,7 @@ func TestApply(t *testing.T) {
 		"route get 198.51.100.1": "dev ts0", "route get 198.51.100.1 mark 0x740000": "dev other",
 		"route get 192.168.1.9": "dev other", "route get 100.64.0.7": "dev ts0",
 	} {
-		if got := ip(t, line); !strings.Contains(got, want) {
+		if got := ownnet.IP(t, line); !strings.Contains(got, want) {
 			t.Errorf("ip %s: %s, want %s", line, got, want)
 		}
 	}
