@@ -151,7 +151,7 @@ func (c *Client) mergeStatus() (authChanged, pollChanged <-chan struct{}) {
 // Status.
 func (c *Client) Login(ctx context.Context, authKey string) error {
 	if authKey == "" {
-		return c.post(ctx, loginCommand{})
+		return c.post(ctx, &loginCommand{})
 	}
 	k, err := parseJoinKey(authKey, c.cfg.Tags)
 	if err != nil {
@@ -159,7 +159,7 @@ func (c *Client) Login(ctx context.Context, authKey string) error {
 	}
 	k.warn(c.log)
 	done := make(chan error, 1)
-	if err := c.post(ctx, loginCommand{attempt: &attempt{given: ctx, key: k, done: done}}); err != nil {
+	if err := c.post(ctx, &loginCommand{attempt: &attempt{given: ctx, key: k, done: done}}); err != nil {
 		return err
 	}
 	select {
@@ -174,7 +174,7 @@ func (c *Client) Login(ctx context.Context, authKey string) error {
 // returns when the server has answered. The Client must be serving.
 func (c *Client) Logout(ctx context.Context) error {
 	done := make(chan error, 1)
-	if err := c.post(ctx, logoutCommand{ctx, done}); err != nil {
+	if err := c.post(ctx, &logoutCommand{ctx, done}); err != nil {
 		return err
 	}
 	select {

@@ -31,21 +31,21 @@ func (a *attempt) end(err error) {
 	}
 }
 
-func (m loginCommand) goal(now goal) goal {
-	next := register{regen: true, attempt: m.attempt}
+func (m *loginCommand) goal(now goal) goal {
+	next := &register{regen: true, attempt: m.attempt}
 	back := now
 	switch g := now.(type) {
-	case idle:
+	case *idle:
 		next.regen = !g.loggedOut
-		back = idle{loggedOut: g.loggedOut, resumed: true}
-	case register:
+		back = &idle{loggedOut: g.loggedOut, resumed: true}
+	case *register:
 		if next.cause = g.cause; m.attempt == nil {
 			next.regen = g.regen // begins anew: with a new URL
 		}
 		if g.attempt != nil {
 			back = g.attempt.back
 		}
-	case logout:
+	case *logout:
 		m.attempt.end(errSuperseded)
 		return nil // a logout goes first
 	}
@@ -61,19 +61,19 @@ type logoutCommand struct {
 	done  chan<- error    // has room for one
 }
 
-func (m logoutCommand) goal(now goal) goal {
-	if g, ok := now.(logout); ok {
+func (m *logoutCommand) goal(now goal) goal {
+	if g, ok := now.(*logout); ok {
 		g.done <- errSuperseded
 	}
-	return logout{m}
+	return &logout{*m}
 }
 
 // expiredCommand says that the key in force has expired.
 type expiredCommand struct{}
 
-func (expiredCommand) goal(now goal) goal {
-	if i, ok := now.(idle); ok && !i.loggedOut {
-		return register{regen: true, cause: ErrKeyExpired}
+func (*expiredCommand) goal(now goal) goal {
+	if i, ok := now.(*idle); ok && !i.loggedOut {
+		return &register{regen: true, cause: ErrKeyExpired}
 	}
 	return nil
 }
@@ -82,9 +82,9 @@ func (expiredCommand) goal(now goal) goal {
 // new one is needed (control.md section 9.3).
 type renewedCommand struct{}
 
-func (renewedCommand) goal(now goal) goal {
-	if g, ok := now.(register); ok && g.cause == ErrKeyExpired && g.attempt == nil {
-		return idle{resumed: true}
+func (*renewedCommand) goal(now goal) goal {
+	if g, ok := now.(*register); ok && g.cause == ErrKeyExpired && g.attempt == nil {
+		return &idle{resumed: true}
 	}
 	return nil
 }
@@ -92,9 +92,9 @@ func (renewedCommand) goal(now goal) goal {
 // unknownCommand says that the server does not know the key in force (CTL-44).
 type unknownCommand struct{}
 
-func (unknownCommand) goal(now goal) goal {
-	if i, ok := now.(idle); ok && !i.loggedOut {
-		return reclaim{}
+func (*unknownCommand) goal(now goal) goal {
+	if i, ok := now.(*idle); ok && !i.loggedOut {
+		return &reclaim{}
 	}
 	return nil
 }

@@ -231,7 +231,7 @@ func TestLockThatCannotBeVerified(t *testing.T) {
 // of the old one (SVC-148).
 func TestRegistrationRenewsSignature(t *testing.T) {
 	s := newLockServer(t)
-	r := newRegistration(Credentials{Node: key.NewNode()}, joinKey{}, true)
+	r := newRegistration(&Credentials{Node: key.NewNode()}, joinKey{}, true)
 	r.lock = key.NewLock()
 	first := r.request(new(Hostinfo))
 	if first.NLKey != r.lock.Public() || first.NodeKeySignature != nil {

@@ -17,8 +17,8 @@ import (
 // A registration is one attempt to get a node key accepted, over as many
 // requests as it takes (control.md sections 7.2 to 7.5). It does no I/O.
 type registration struct {
-	creds   Credentials // in force until this one succeeds (CTL-23)
-	joinKey             // zero: a person logs in
+	creds   *Credentials // in force until this one succeeds (CTL-23)
+	joinKey              // zero: a person logs in
 
 	lock       key.LockPrivate // signs the new key where the server wants the signature of the old one renewed
 	signature  []byte          // tailnet lock's, of the key that is registered; nil: none
@@ -33,7 +33,7 @@ type registration struct {
 	backoff   actor.Backoff
 }
 
-func newRegistration(creds Credentials, k joinKey, regen bool) *registration {
+func newRegistration(creds *Credentials, k joinKey, regen bool) *registration {
 	r := &registration{creds: creds, joinKey: k}
 	if regen || creds.Node.IsZero() {
 		r.candidate = key.NewNode()
@@ -217,8 +217,8 @@ func meansBadAuthKey(text string) bool {
 }
 
 // credentials returns what the accepted registration has given.
-func (r *registration) credentials(resp *RegisterResponse) Credentials {
-	c := r.creds
+func (r *registration) credentials(resp *RegisterResponse) *Credentials {
+	c := *r.creds
 	if !r.candidate.IsZero() {
 		c.OldNode, c.Node = c.Node, r.candidate
 	}
@@ -228,5 +228,5 @@ func (r *registration) credentials(resp *RegisterResponse) Credentials {
 		DisplayName:   cmp.Or(resp.User.DisplayName, resp.Login.DisplayName),
 		ProfilePicURL: cmp.Or(resp.User.ProfilePicURL, resp.Login.ProfilePicURL),
 	}
-	return c
+	return &c
 }

@@ -31,28 +31,30 @@ type authStatus struct {
 
 // A goal is what session works for. It ends by itself or when a command sets
 // another one; what a superseded goal would have brought is discarded (CTL-65).
-// One that brings no next goal stands until a command comes.
+// One that brings no next goal stands until a command comes. The
+// credentials are those in force; nobody changes them.
 type goal interface {
-	pursue(ctx context.Context, s *session, creds Credentials) (outcome, error)
+	pursue(ctx context.Context, s *session, creds *Credentials) (outcome, error)
 }
 
 // An outcome is what a goal has brought.
 type outcome struct {
-	creds Credentials
+	creds *Credentials // in force from now on
 	next  goal
 }
 
 // Serve works for one goal after another. It begins with a registration of the
 // stored key (CTL-22), unless that was done before a restart of session.
 func (s *session) Serve(ctx context.Context) error {
-	creds, err := s.cfg.Keys.Load(ctx)
+	loaded, err := s.cfg.Keys.Load(ctx)
 	if err != nil {
 		return s.fail(fmt.Errorf("load the node key: %w", err))
 	}
+	creds := &loaded
 	s.NodeKey.Store(creds.Node)
-	var g goal = register{}
+	var g goal = &register{}
 	if k := s.login.Get().key; !k.IsZero() && k.Equal(creds.Node) {
-		g = idle{resumed: true}
+		g = &idle{resumed: true}
 	}
 	for {
 		got, err := s.work(ctx, g, creds)
@@ -71,7 +73,7 @@ func (s *session) fail(err error) error {
 
 // work runs a goal as a child until it ends or a command sets another. What the
 // goal has adopted stays, even if a command came at the same time.
-func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outcome, err error) {
+func (s *session) work(ctx context.Context, g goal, creds *Credentials) (got outcome, err error) {
 	got.creds = creds
 	var next goal
 	err = actor.Run(ctx, func(ctx context.Context, children *actor.Group) error {
@@ -102,7 +104,7 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 			}
 		}
 	})
-	if r, ok := g.(register); ok && (next != nil || err != nil) {
+	if r, ok := g.(*register); ok && (next != nil || err != nil) {
 		r.attempt.end(cmp.Or(err, errSuperseded))
 	}
 	if next != nil {
@@ -113,8 +115,8 @@ func (s *session) work(ctx context.Context, g goal, creds Credentials) (got outc
 
 // adopt keeps credentials that the server has accepted, even if the end has
 // come meanwhile.
-func (s *session) adopt(ctx context.Context, now Credentials) error {
-	if err := s.cfg.Keys.Save(context.WithoutCancel(ctx), now); err != nil {
+func (s *session) adopt(ctx context.Context, now *Credentials) error {
+	if err := s.cfg.Keys.Save(context.WithoutCancel(ctx), *now); err != nil {
 		return s.fail(fmt.Errorf("save the node key: %w", err))
 	}
 	s.NodeKey.Store(now.Node)
@@ -129,11 +131,11 @@ type idle struct {
 
 // pursue looks for itself at what commands tell only once: one that came at the
 // end of another goal may have had no effect.
-func (i idle) pursue(_ context.Context, s *session, creds Credentials) (outcome, error) {
+func (i *idle) pursue(_ context.Context, s *session, creds *Credentials) (outcome, error) {
 	l := s.login.Get()
 	same := i.resumed && l.key.Equal(creds.Node)
 	if same && !i.loggedOut && s.expired(creds) {
-		return outcome{creds, register{regen: true, cause: ErrKeyExpired}}, nil
+		return outcome{creds, &register{regen: true, cause: ErrKeyExpired}}, nil
 	}
 	s.auth.Store(authStatus{loggedIn: !i.loggedOut, loggedOut: i.loggedOut})
 	switch {
@@ -146,7 +148,7 @@ func (i idle) pursue(_ context.Context, s *session, creds Credentials) (outcome,
 }
 
 // expired reports whether the server shows the key in force as expired.
-func (s *session) expired(creds Credentials) bool {
+func (s *session) expired(creds *Credentials) bool {
 	self := s.polls.Get().self
 	return self != nil && self.Expired && self.Key == creds.Node.Public()
 }
@@ -158,7 +160,7 @@ type register struct {
 	attempt *attempt // what it is for, if Login came with a key of its own
 }
 
-func (g register) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+func (g *register) pursue(ctx context.Context, s *session, creds *Credentials) (outcome, error) {
 	life := ctx
 	r := s.newRegistration(creds, s.joinKey.Get(), g.regen)
 	if a := g.attempt; a != nil {
@@ -173,7 +175,7 @@ func (g register) pursue(ctx context.Context, s *session, creds Credentials) (ou
 	for {
 		s.asking.Store(r.followup == "")
 		if g.cause == ErrKeyExpired && g.attempt == nil && s.lives(creds) {
-			return outcome{creds, idle{resumed: true}}, nil
+			return outcome{creds, &idle{resumed: true}}, nil
 		}
 		resp := new(RegisterResponse)
 		next := s.ask(ctx, r, resp)
@@ -184,7 +186,7 @@ func (g register) pursue(ctx context.Context, s *session, creds Credentials) (ou
 		case next.done:
 			s.log.Info("registered with the control server", "node", r.nodeKey().Public(), "user", resp.Login.LoginName)
 			now := r.credentials(resp)
-			return outcome{now, idle{}}, s.accepted(ctx, now, g.attempt)
+			return outcome{now, &idle{}}, s.accepted(ctx, now, g.attempt)
 		case next.fatal:
 			g.attempt.end(next.err)
 			return outcome{creds, g}, s.fail(because(g.cause, next.err))
@@ -214,7 +216,7 @@ func (s *session) ask(ctx context.Context, r *registration, resp *RegisterRespon
 }
 
 // accepted keeps what a registration has brought.
-func (s *session) accepted(ctx context.Context, now Credentials, a *attempt) error {
+func (s *session) accepted(ctx context.Context, now *Credentials, a *attempt) error {
 	err := s.adopt(ctx, now)
 	if a != nil {
 		s.joinKey.Store(a.key)
@@ -224,7 +226,7 @@ func (s *session) accepted(ctx context.Context, now Credentials, a *attempt) err
 }
 
 // lives reports whether the server shows the key in force, and not as expired.
-func (s *session) lives(creds Credentials) bool {
+func (s *session) lives(creds *Credentials) bool {
 	poll := s.polls.Get()
 	return poll.connected && !poll.self.Expired && poll.self.Key == creds.Node.Public()
 }
@@ -237,7 +239,7 @@ func because(cause, err error) error {
 	return fmt.Errorf("%w; then: %w", cause, err)
 }
 
-func (s *session) newRegistration(creds Credentials, k joinKey, regen bool) *registration {
+func (s *session) newRegistration(creds *Credentials, k joinKey, regen bool) *registration {
 	r := newRegistration(creds, k, regen)
 	r.ephemeral, r.checkURL, r.lock = s.cfg.Ephemeral, s.checkURL, s.cfg.LockKey
 	return r
@@ -267,23 +269,23 @@ func (s *session) publish(next step) {
 // logout makes the server expire the key in force, then forgets it (CTL-26).
 type logout struct{ logoutCommand }
 
-func (g logout) pursue(ctx context.Context, s *session, creds Credentials) (outcome, error) {
+func (g *logout) pursue(ctx context.Context, s *session, creds *Credentials) (outcome, error) {
 	ctx, cancel := until(ctx, g.given.Done(), context.DeadlineExceeded)
 	defer cancel()
 	s.login.Store(login{generation: s.login.Get().generation + 1})
 	if err := s.expireKey(ctx, creds); err != nil {
 		g.done <- err
 		s.log.Warn("logout has failed; the node stays logged in", "err", err)
-		return outcome{creds, register{}}, nil
+		return outcome{creds, &register{}}, nil
 	}
-	err := s.adopt(ctx, Credentials{})
+	err := s.adopt(ctx, new(Credentials))
 	g.done <- err
-	return outcome{Credentials{}, idle{loggedOut: true}}, err
+	return outcome{new(Credentials), &idle{loggedOut: true}}, err
 }
 
 // expireKey asks until there is an answer. The answer may say that the key has
 // expired, which is what was asked for.
-func (s *session) expireKey(ctx context.Context, creds Credentials) error {
+func (s *session) expireKey(ctx context.Context, creds *Credentials) error {
 	if creds.Node.IsZero() {
 		return nil
 	}

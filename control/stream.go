@@ -225,9 +225,9 @@ func (p *poller) publish(ctx context.Context) {
 	p.expired = m.Self.Expired
 	if p.expired {
 		p.log.Warn("node key has expired; a new login is needed")
-		p.post(ctx, expiredCommand{})
+		p.post(ctx, &expiredCommand{})
 	} else if !p.asking.Load() {
-		p.post(ctx, renewedCommand{}) // else session looks by itself: an answer under way must not be lost
+		p.post(ctx, &renewedCommand{}) // else session looks by itself: an answer under way must not be lost
 	}
 }
 
@@ -292,7 +292,7 @@ func (p *poller) ended(err error, retry time.Duration) {
 	}
 	if p.unknown++; p.unknown >= unknownLimit {
 		p.unknown = 0
-		p.post(p.group.Context(), unknownCommand{})
+		p.post(p.group.Context(), &unknownCommand{})
 	}
 }
 
