@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
 )
 
@@ -38,7 +38,7 @@ func WriteEarlyPayload(w io.Writer, p EarlyPayload) error {
 // An earlyConn consumes the early payload, if there is one, on the first Read.
 // So the client never waits for it before it sends its own preface (CTL-16).
 type earlyConn struct {
-	net.Conn
+	host.Conn
 	looked bool
 	rest   []byte // read while looking, belongs to HTTP/2
 }
@@ -47,7 +47,7 @@ type earlyConn struct {
 func (c *earlyConn) Read(p []byte) (int, error) {
 	if !c.looked {
 		var err error
-		if c.rest, err = readEarly(c.Conn); err != nil {
+		if c.rest, err = readEarly(c.Inner); err != nil {
 			return 0, err
 		}
 		c.looked = true
@@ -57,7 +57,7 @@ func (c *earlyConn) Read(p []byte) (int, error) {
 		c.rest = c.rest[n:]
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	return c.Inner.Read(p)
 }
 
 // readEarly consumes an early payload and returns the bytes that are none.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
 	"github.com/seed94491740/tsnode/key"
 )
@@ -127,7 +128,7 @@ func (l *link) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, l.dialError(err)
 	}
 	l.noise = conn
-	return &earlyConn{Conn: conn}, nil
+	return &earlyConn{Conn: host.Conn{Inner: conn}}, nil
 }
 
 // dialError says what a failed dial means. A server that does not prove to have

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/seed94491740/tsnode/host"
 )
 
 // Sizes of records in bytes (control.md section 4.1).
@@ -33,7 +35,7 @@ var errNonceExhausted = errors.New("noise: connection has sent or received all i
 // section 4.4). After a failed write, and after a record that does not open, it
 // stays unusable: the counters of the two ends would differ (CTL-14).
 type Conn struct {
-	net.Conn
+	host.Conn
 	secrets [32]byte
 
 	rmu sync.Mutex // Read
@@ -55,7 +57,7 @@ func NewConn(nc net.Conn, br *bufio.Reader, s Secrets) *Conn {
 		br = readerOver(nc, br)
 	}
 	return &Conn{
-		Conn: nc, secrets: s.Hash, br: br,
+		Conn: host.Conn{Inner: nc}, secrets: s.Hash, br: br,
 		rx: halfConn{aead: newAEAD(s.recv)},
 		tx: halfConn{aead: newAEAD(s.send)},
 	}
@@ -134,7 +136,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			}
 			end += len(chunk)
 		}
-		if _, err := c.Conn.Write(c.out); err != nil {
+		if _, err := c.Inner.Write(c.out); err != nil {
 			// Part of the record may be out: the counter is lost (section 4.4).
 			return n, c.tx.fail(err)
 		}

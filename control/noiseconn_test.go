@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/key"
 )
 
@@ -193,7 +194,7 @@ func TestEarlyPayload(t *testing.T) { // CTL-16
 		"cut header":   {earlyMagic, "", "first bytes"},
 		"nothing":      {"", "", "EOF"},
 	} {
-		c := &earlyConn{Conn: &memoryConn{in: strings.NewReader(test.in)}}
+		c := &earlyConn{Conn: host.Conn{Inner: &memoryConn{in: strings.NewReader(test.in)}}}
 		got, err := io.ReadAll(c)
 		if test.err == "" && (err != nil || string(got) != test.out) {
 			t.Errorf("%s: %q, %v", name, got, err)
@@ -226,7 +227,7 @@ func FuzzEarlyPayload(f *testing.F) {
 	f.Add([]byte(earlyMagic + "\x00\x00\x00\x02{}rest"))
 	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00rest"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := io.ReadAll(&earlyConn{Conn: &memoryConn{in: bytes.NewReader(b)}})
+		got, err := io.ReadAll(&earlyConn{Conn: host.Conn{Inner: &memoryConn{in: bytes.NewReader(b)}}})
 		if err == nil && !bytes.HasSuffix(b, got) {
 			t.Errorf("read %q of %q", got, b)
 		}

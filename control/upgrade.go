@@ -84,7 +84,7 @@ func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *Clie
 		stream.Close()
 		return nil, cmp.Or(ctx.Err(), err)
 	}
-	return NewConn(switchedConn{ReadWriteCloser: stream, local: local}, br, secrets), nil
+	return NewConn(&switchedConn{ReadWriteCloser: stream, local: local}, br, secrets), nil
 }
 
 // switched accepts 101 with our protocol and nothing else (CTL-06). What the
@@ -107,11 +107,11 @@ type switchedConn struct {
 	local net.Addr
 }
 
-func (c switchedConn) LocalAddr() net.Addr            { return c.local }
-func (switchedConn) RemoteAddr() net.Addr             { return controlAddr{} }
-func (switchedConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (switchedConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
-func (switchedConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+func (c *switchedConn) LocalAddr() net.Addr            { return c.local }
+func (*switchedConn) RemoteAddr() net.Addr             { return controlAddr{} }
+func (*switchedConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (*switchedConn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (*switchedConn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
 
 // A controlAddr stands for the server's address, which a proxy may hide.
 type controlAddr struct{}

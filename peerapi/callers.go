@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/netmap"
 )
 
@@ -47,7 +48,7 @@ func (l *callers) Accept() (net.Conn, error) {
 			count.crowded.Add(1)
 			l.server.config.Logger.Debug("peerAPI: too many connections", "from", inner.RemoteAddr())
 		default:
-			c := &conn{Conn: inner, caller: caller, callers: l}
+			c := &conn{Conn: host.Conn{Inner: inner}, caller: caller, callers: l}
 			c.forget = context.AfterFunc(l.ctx, func() { inner.Close() })
 			l.alive.Add(1)
 			return c, nil
@@ -105,7 +106,7 @@ func (l *callers) answered(id netmap.StableID) {
 
 // A conn is a connection of a peer.
 type conn struct {
-	net.Conn
+	host.Conn
 	caller  Caller
 	callers *callers
 	forget  func() bool // that Serve's context closes it
@@ -118,7 +119,7 @@ func (c *conn) Close() error {
 		c.forget()
 		c.callers.leave(c.caller.Node.StableID)
 	})
-	return c.Conn.Close()
+	return c.Inner.Close()
 }
 
 // connKey is the context's key of a request's *conn.

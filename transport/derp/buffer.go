@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+
+	"github.com/seed94491740/tsnode/host"
 )
 
 // Sizes of a read buffer in bytes. It is small while a connection is idle
@@ -107,13 +109,13 @@ func noEOF(err error) error {
 // takes in several TLS records, and says when it is about to wait for the
 // network: then everything that has arrived was delivered.
 type wire struct {
-	net.Conn
+	host.Conn
 	in   readBuffer
 	idle func() // called by the reading goroutine before it may block; may be nil
 }
 
 func newWire(c net.Conn) *wire {
-	w := &wire{Conn: c}
+	w := &wire{Conn: host.Conn{Inner: c}}
 	w.in.r = c
 	w.in.resize(readIdle)
 	return w

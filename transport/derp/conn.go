@@ -51,7 +51,7 @@ func Login(ctx context.Context, s *Stream, private key.NodePrivate, info ClientI
 }
 
 func login(s *Stream, private key.NodePrivate, info ClientInfo) (*Conn, error) {
-	c := &Conn{FrameReader: NewFrameReader(s.Conn, s.pending), stream: s, private: private, server: s.ServerKey}
+	c := &Conn{FrameReader: NewFrameReader(s.Inner, s.pending), stream: s, private: private, server: s.ServerKey}
 	s.pending = nil
 	if c.server.IsZero() {
 		k, err := c.readServerKey()
@@ -172,7 +172,7 @@ func (c *Conn) onIdle(f func()) { c.stream.wire.idle = f }
 // ahead returns how many bytes are here and not yet read, as a hint.
 func (c *Conn) ahead() int {
 	n := c.Buffered()
-	if c.stream.Conn != net.Conn(c.stream.wire) {
+	if c.stream.Inner != net.Conn(c.stream.wire) {
 		n += c.stream.wire.in.buffered()
 	}
 	return n

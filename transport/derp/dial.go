@@ -158,14 +158,14 @@ func (d *Dialer) dialNode(ctx context.Context, n *netmap.DERPNode, hurry bool) (
 	}
 	w := newWire(raw)
 	if d.PlainHTTP {
-		return &Stream{Conn: w, wire: w}, nil
+		return &Stream{Conn: host.Conn{Inner: w}, wire: w}, nil
 	}
 	conn := tls.Client(w, d.tlsConfig(n))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("TLS with %s: %w", n.HostName, explainTLS(err))
 	}
-	return &Stream{Conn: conn, wire: w, ServerKey: metaCertKey(conn.ConnectionState())}, nil
+	return &Stream{Conn: host.Conn{Inner: conn}, wire: w, ServerKey: metaCertKey(conn.ConnectionState())}, nil
 }
 
 // connect opens the TCP connection, through a proxy if one applies.
