@@ -15,6 +15,10 @@ import (
 // CloseRead, CloseWrite, SetLinger, SetKeepAlive, SetKeepAliveConfig and SetNoDelay; its errors are
 // those of package net.
 type Conn struct {
+	// Note is for who accepts the connection, and set before others have it; this
+	// package does not look at it.
+	Note any
+
 	ep      tcpip.Endpoint
 	wq      *waiter.Queue
 	end     end

@@ -36,8 +36,8 @@ var _ net.Listener = (*Listener)(nil)
 // Of several listeners on a port the most specific one gets the connection. Port
 // 0 picks a free one. Listeners are endpoints of the stack's TCP, so a SYN that
 // meets a connection in TIME-WAIT opens a new one as RFC 9293 section 3.10.7.4
-// allows. The listener is a *Listener.
-func (s *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
+// allows.
+func (s *Stack) ListenTCP(addr netip.AddrPort) (*Listener, error) {
 	addr = unmap(addr)
 	l, err := s.listenTCP(addr)
 	if err != nil {
@@ -93,9 +93,17 @@ func shown(a netip.Addr, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(a, port)
 }
 
-// Accept waits for the next connection, a *Conn; after Close it returns
-// net.ErrClosed.
+// Accept is AcceptTCP.
 func (l *Listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// AcceptTCP waits for the next connection; after Close it returns net.ErrClosed.
+func (l *Listener) AcceptTCP() (*Conn, error) {
 	c, err := l.accept()
 	if err != nil {
 		return nil, opError("accept", "tcp", nil, l.addr, err)

@@ -268,7 +268,7 @@ func TestListenerNotifies(t *testing.T) {
 	}
 	defer accepted.Close()
 	told := make(chan struct{}, 10)
-	ln.(*Listener).Notify(func() { told <- struct{}{} })
+	ln.Notify(func() { told <- struct{}{} })
 	select {
 	case <-told:
 		t.Error("nothing waits")
@@ -292,7 +292,7 @@ func TestListenerNotifies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	again.(*Listener).Notify(func() { told <- struct{}{} }) // the last ACK may still be on its way
+	again.Notify(func() { told <- struct{}{} }) // the last ACK may still be on its way
 	select {
 	case <-told:
 	case <-within(t).Done():

@@ -54,7 +54,7 @@ func (s *Stack) ListenPending(addr netip.AddrPort) (*PendingListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newPendingListener(ln.(*Listener), maxPending, maxWaiting)
+	p := newPendingListener(ln, maxPending, maxWaiting)
 	p.Notify(p.wake)
 	s.links[0].pending.add(p)
 	return p, nil

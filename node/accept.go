@@ -7,45 +7,54 @@ import (
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
 	"github.com/seed94491740/tsnode/packet"
+	"github.com/seed94491740/tsnode/peerapi"
 )
 
-// A listener accepts connections of netstack and notes whose they are.
+// A listener accepts connections of netstack and notes who has opened them.
 type listener struct {
-	net.Listener
-	node *runtime
+	inner *netstack.Listener
+	node  *runtime
 }
 
-// Accept returns the next connection, an *acceptedConn. One that a change of
-// policy has overtaken on its way here is reset: enforce cannot have seen it.
+var _ peerapi.Listener = (*listener)(nil)
+
+// Accept returns the next connection, a *netstack.Conn. One that a change of policy
+// has overtaken on its way here is reset: enforce cannot have seen it.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := l.inner.AcceptTCP()
 		if err != nil {
 			return nil, err
 		}
-		inner := c.(*netstack.Conn)
-		a := &acceptedConn{Conn: inner}
-		if l.node.admit(a) {
-			return a, nil
+		if l.node.admit(c) {
+			return c, nil
 		}
-		if inner.SetLinger(0) == nil {
-			inner.Close()
+		if c.SetLinger(0) == nil {
+			c.Close()
 		}
 	}
 }
 
-// An acceptedConn is a connection that a peer has opened, and who that was at
-// that time: another node may have the address later (SVC-120).
-type acceptedConn struct {
-	*netstack.Conn
-	peer  *netmap.Peer // nil: nobody's own address, as behind a subnet router
+// Close ends Accept.
+func (l *listener) Close() error { return l.inner.Close() }
+
+// Addr returns where the listener listens, a *net.TCPAddr.
+func (l *listener) Addr() net.Addr { return l.inner.Addr() }
+
+// Notify has f called when a connection comes.
+func (l *listener) Notify(f func()) { l.inner.Notify(f) }
+
+// An opener is who has opened a connection, at that time: another node may have the
+// address later (SVC-120). It is the note of those whose address is a node's own.
+type opener struct {
+	peer  *netmap.Peer
 	users map[netmap.UserID]netmap.UserProfile
 	caps  netmap.CapMap
 }
 
-// admit notes whose connection it is. It reports false when the policy denies
+// admit notes who has opened a connection. It reports false when the policy denies
 // it.
-func (r *runtime) admit(c *acceptedConn) bool {
+func (r *runtime) admit(c *netstack.Conn) bool {
 	nm, p := r.netmap(), r.plane.Load()
 	if nm == nil || p == nil || p.data.Applied().Get() == nil {
 		return true
@@ -54,13 +63,27 @@ func (r *runtime) admit(c *acceptedConn) bool {
 	if r.denies(p.data, packet.TCP, from, to) {
 		return false
 	}
-	c.users, c.caps = nm.Users, p.data.Caps(from.Addr(), to.Addr())
-	if nm.Self.HasAddr(from.Addr()) {
-		c.peer = nm.Self
-	} else if owner, ok := p.data.NodeOf(from.Addr()); ok && owner.HasAddr(from.Addr()) {
-		c.peer = owner
+	peer := nm.Self
+	if !nm.Self.HasAddr(from.Addr()) {
+		owner, ok := p.data.NodeOf(from.Addr())
+		if !ok || !owner.HasAddr(from.Addr()) { // as behind a subnet router
+			return true
+		}
+		peer = owner
 	}
+	c.Note = &opener{peer, nm.Users, p.data.Caps(from.Addr(), to.Addr())}
 	return true
+}
+
+// openerOf returns who has opened a connection; nil for one that was not admitted,
+// or is not from an address of a node.
+func openerOf(c net.Conn) *opener {
+	accepted, ok := c.(*netstack.Conn)
+	if !ok {
+		return nil
+	}
+	o, _ := accepted.Note.(*opener)
+	return o
 }
 
 // addrPortOf returns the address of a TCP or UDP socket; not valid for others.

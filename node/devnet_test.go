@@ -69,14 +69,18 @@ func makeNode(t testing.TB, tailnet *devnet.Net, name string) *node.Node {
 	}
 }
 
-// sees waits until the node's netmap has all the names.
+// sees waits until the node's netmap has all the names, and its packet pipeline the
+// addresses.
 func sees(t testing.TB, n *node.Node, names ...string) {
 	t.Helper()
 	ctx := within(t, patience)
 	for {
 		seen := 0
 		for _, p := range n.Status().Peers {
-			if slices.Contains(names, p.HostName) {
+			if !slices.Contains(names, p.HostName) {
+				continue
+			}
+			if owner, ok := n.PeerFor(p.TailscaleIPs[0]); ok && owner.HostName == p.HostName {
 				seen++
 			}
 		}

@@ -19,10 +19,19 @@ func (r *runtime) newNames() *dns.Resolver {
 		InTunnel:    r.inTunnel,
 		Tunnel:      r.dialTunnel,
 		ListenUDP:   func(at netip.AddrPort) (net.PacketConn, error) { return r.services.ListenUDP(at) },
-		ListenTCP:   func(at netip.AddrPort) (net.Listener, error) { return r.services.ListenTCP(at) },
+		ListenTCP:   r.listenDNS,
 		Start:       func() { r.supervisor.Go(r.supervised(r.names)) },
 		Logger:      r.log,
 	})
+}
+
+// listenDNS listens on a service address.
+func (r *runtime) listenDNS(at netip.AddrPort) (net.Listener, error) {
+	ln, err := r.services.ListenTCP(at)
+	if err != nil {
+		return nil, err
+	}
+	return ln, nil
 }
 
 // hostDNSBarred reports whether the host's servers are not to know names, as an exit

@@ -86,21 +86,20 @@ func (r *runtime) fallback(ctx context.Context, q *netstack.Request) (decided bo
 		r.log.Debug("connection not accepted", "from", q.From, "to", q.To, "err", err)
 		return true
 	}
-	a := &acceptedConn{Conn: c.(*netstack.Conn)}
-	if !r.admit(a) {
-		a.Close()
+	if !r.admit(c.(*netstack.Conn)) {
+		c.Close()
 		return true
 	}
-	r.hand(handler, a)
+	r.hand(handler, c)
 	return true
 }
 
 // hand has a handler of the program serve a connection.
-func (r *runtime) hand(handler func(net.Conn), a *acceptedConn) {
+func (r *runtime) hand(handler func(net.Conn), c net.Conn) {
 	r.asides.foreign.Go(func(ctx context.Context) error {
-		defer context.AfterFunc(ctx, func() { a.Close() })()
-		if err := actor.Guard(ctx, func(context.Context) error { handler(a); return nil }); err != nil {
-			a.Close()
+		defer context.AfterFunc(ctx, func() { c.Close() })()
+		if err := actor.Guard(ctx, func(context.Context) error { handler(c); return nil }); err != nil {
+			c.Close()
 			r.log.Error("a handler of connections that nobody listens for has failed", "err", err)
 		}
 		return nil

@@ -8,7 +8,6 @@ import (
 	"github.com/seed94491740/tsnode/control"
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/netmap"
-	"github.com/seed94491740/tsnode/netstack"
 	"github.com/seed94491740/tsnode/packet"
 	"github.com/seed94491740/tsnode/peerapi"
 )
@@ -32,15 +31,6 @@ func (r *runtime) newPeerAPI() *peerapi.Server {
 	})
 }
 
-// A peerAPIListener is a listener that can tell when a connection comes.
-type peerAPIListener struct {
-	listener
-	inner *netstack.Listener
-}
-
-// Notify is part of peerapi.Listener.
-func (l *peerAPIListener) Notify(f func()) { l.inner.Notify(f) }
-
 // listenPeerAPI opens a port on all own addresses.
 func (r *runtime) listenPeerAPI(port uint16) (peerapi.Listener, error) {
 	if r.device != nil {
@@ -50,17 +40,16 @@ func (r *runtime) listenPeerAPI(port uint16) (peerapi.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peerAPIListener{listener{ln, r}, ln.(*netstack.Listener)}, nil
+	return &listener{ln, r}, nil
 }
 
 // callerOf tells which peer has opened a connection to one of our own addresses.
 func (r *runtime) callerOf(c net.Conn) (peerapi.Caller, bool) {
-	a, ok := c.(*acceptedConn)
-	nm := r.netmap()
-	if !ok || a.peer == nil || nm == nil || !nm.Self.HasAddr(addrPortOf(a.LocalAddr()).Addr()) {
+	o, nm := openerOf(c), r.netmap()
+	if o == nil || nm == nil || !nm.Self.HasAddr(addrPortOf(c.LocalAddr()).Addr()) {
 		return peerapi.Caller{}, false
 	}
-	return peerapi.Caller{Node: a.peer, User: profileOf(a.users, a.peer)}, true
+	return peerapi.Caller{Node: o.peer, User: profileOf(o.users, o.peer)}, true
 }
 
 // openPeerAPI opens the service for peers once the node has addresses, and tells

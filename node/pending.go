@@ -66,8 +66,8 @@ type pendingConn struct {
 	cancel  context.CancelFunc
 
 	once sync.Once
-	conn atomic.Pointer[acceptedConn] // nil until it is completed
-	err  error                        // why it was not; once guards it
+	conn atomic.Pointer[netstack.Conn] // nil until it is completed
+	err  error                         // why it was not; once guards it
 }
 
 var _ net.Conn = (*pendingConn)(nil)
@@ -88,14 +88,13 @@ func (c *pendingConn) complete() {
 		c.err = err
 		return
 	}
-	a := &acceptedConn{Conn: inner}
-	if !c.node.admit(a) { // a change of policy has overtaken it
+	if !c.node.admit(inner) { // a change of policy has overtaken it
 		inner.SetLinger(0)
 		inner.Close()
 		c.err = c.fail("accept", syscall.ECONNRESET)
 		return
 	}
-	c.conn.Store(a)
+	c.conn.Store(inner)
 }
 
 // Close refuses the connection, or ends it, also while it is being completed.

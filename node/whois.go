@@ -56,8 +56,8 @@ func (n *Node) WhoIs(_ context.Context, addr string) (*WhoIsResponse, error) {
 // it is WhoIs of the remote address.
 func (n *Node) WhoIsConn(c net.Conn) (*WhoIsResponse, error) {
 	for inner := c; inner != nil; inner = unwrap(inner) {
-		if a, ok := inner.(*acceptedConn); ok && a.peer != nil {
-			return n.whoAccepted(a)
+		if o := openerOf(inner); o != nil {
+			return n.whoOpened(inner, o)
 		}
 	}
 	return n.WhoIs(context.Background(), c.RemoteAddr().String())
@@ -71,12 +71,12 @@ func unwrap(c net.Conn) net.Conn {
 	return nil
 }
 
-func (n *Node) whoAccepted(a *acceptedConn) (*WhoIsResponse, error) {
+func (n *Node) whoOpened(c net.Conn, o *opener) (*WhoIsResponse, error) {
 	nm := n.netmap()
 	if nm == nil {
-		return nil, fmt.Errorf("who is %v: %w", a.RemoteAddr(), ErrNotRunning)
+		return nil, fmt.Errorf("who is %v: %w", c.RemoteAddr(), ErrNotRunning)
 	}
-	w := &WhoIsResponse{Node: n.peerStatus(nm, a.peer), UserProfile: profileOf(a.users, a.peer), CapMap: a.caps}
+	w := &WhoIsResponse{Node: n.peerStatus(nm, o.peer), UserProfile: profileOf(o.users, o.peer), CapMap: o.caps}
 	w.Node.User = w.UserProfile.LoginName
 	return w, nil
 }
