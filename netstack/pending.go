@@ -2,9 +2,9 @@ package netstack
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -182,61 +182,65 @@ func (p *Pending) Refuse() {
 	p.request.refuse()
 }
 
-// pendingListeners are those of a stack; nil while there are none.
+// pendingListeners are those of a stack. It knows them by their functions only: what a
+// program without any does not use is not linked.
 type pendingListeners struct {
-	mu   sync.Mutex // held to change list
-	list atomic.Pointer[[]*PendingListener]
+	take atomic.Pointer[func(pkt []byte) bool] // nil while there are none
+
+	mu    sync.Mutex // held to change what follows
+	begin synHandlers
 }
 
+// synHandlers begin connections, by the endpoints that they are for. They are
+// replaced, never written to.
+type synHandlers map[stack.TransportEndpoint]func(h *packet.Header, pkt []byte, id stack.TransportEndpointID)
+
 func (l *pendingListeners) add(p *PendingListener) {
-	l.change(func(list []*PendingListener) []*PendingListener { return append(list, p) })
+	l.change(p.stack, func(begin synHandlers) { begin[p.ep.(stack.TransportEndpoint)] = p.syn })
 }
 
 func (l *pendingListeners) remove(p *PendingListener) {
-	l.change(func(list []*PendingListener) []*PendingListener {
-		return slices.DeleteFunc(list, func(q *PendingListener) bool { return q == p })
-	})
+	l.change(p.stack, func(begin synHandlers) { delete(begin, p.ep.(stack.TransportEndpoint)) })
 }
 
-func (l *pendingListeners) change(edit func([]*PendingListener) []*PendingListener) {
+func (l *pendingListeners) change(s *Stack, edit func(synHandlers)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var list []*PendingListener
-	if now := l.list.Load(); now != nil {
-		list = slices.Clone(*now)
-	}
-	if list = edit(list); len(list) == 0 {
-		l.list.Store(nil)
+	begin := make(synHandlers)
+	maps.Copy(begin, l.begin)
+	edit(begin)
+	l.begin = begin
+	if len(begin) == 0 {
+		l.take.Store(nil)
 		return
 	}
-	l.list.Store(&list)
+	take := func(pkt []byte) bool { return begin.take(s, pkt) }
+	l.take.Store(&take)
 }
 
 // takes reports whether it has taken pkt: the SYN of a connection for one of the
 // listeners.
 func (l *pendingListeners) takes(pkt []byte) bool {
-	list := l.list.Load()
-	if list == nil {
-		return false
-	}
+	take := l.take.Load()
+	return take != nil && (*take)(pkt)
+}
+
+func (begin synHandlers) take(s *Stack, pkt []byte) bool {
 	if seg := tcpHeader(pkt); seg == nil || seg[13]&(packet.SYN|packet.ACK) != packet.SYN {
 		return false
 	}
 	var h packet.Header
 	h.Parse(pkt)
-	s := (*list)[0].stack
 	if !h.IsSYN() || !whole(&h, pkt) || !s.addresses.has(h.Dst.Addr()) {
 		return false
 	}
 	id := idOf(h.Dst, h.Src)
-	ep := s.gv.FindTransportEndpoint(protocolOf(h.Dst.Addr()), tcp.ProtocolNumber, id, nicID)
-	for _, p := range *list {
-		if ep == p.ep.(stack.TransportEndpoint) {
-			p.syn(&h, pkt, id)
-			return true
-		}
+	syn := begin[s.gv.FindTransportEndpoint(protocolOf(h.Dst.Addr()), tcp.ProtocolNumber, id, nicID)]
+	if syn == nil {
+		return false
 	}
-	return false
+	syn(&h, pkt, id)
+	return true
 }
 
 // syn begins a connection, or finds that it has begun already.

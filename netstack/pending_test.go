@@ -134,7 +134,7 @@ func TestPendingListenerSharesItsPort(t *testing.T) {
 	if _, err := a.DialTCP(ctx, netip.Addr{}, netip.AddrPortFrom(b6, 80)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after Close the port answers %v", err)
 	}
-	if b.links[0].pending.list.Load() != nil {
+	if b.links[0].pending.take.Load() != nil {
 		t.Error("packets are still looked at")
 	}
 }

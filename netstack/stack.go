@@ -82,8 +82,9 @@ type Stack struct {
 	udp       udpPorts
 	ipID      atomic.Uint32 // of the next IPv4 packet that we make: RFC 6864 section 4.3
 	lingering lingering
-	resetting atomic.Int32 // requests that are being answered with a reset
-	adapts    bool         // connections choose their congestion control
+	unheard   atomic.Pointer[packetHandler] // nil before Unheard
+	resetting atomic.Int32                  // requests that are being answered with a reset
+	adapts    bool                          // connections choose their congestion control
 	count     counters
 
 	done     chan struct{} // closed by Close
@@ -169,6 +170,7 @@ func (s *Stack) configure(c *Config) error {
 		}
 	}
 	s.gv.SetTransportProtocolHandler(udp.ProtocolNumber, s.udpNobody)
+	s.gv.SetTransportProtocolHandler(tcp.ProtocolNumber, s.tcpNobody)
 	n := newNIC(c.MTU)
 	n.budget = s.budget
 	for range max(c.Links, 1) {

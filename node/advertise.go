@@ -116,7 +116,10 @@ func (g gateway) permits(proto packet.Proto, from, to netip.AddrPort) (host neti
 // succeeded (SVC-53).
 func (g gateway) tcp(ctx context.Context, r *netstack.Request) {
 	host, ok := g.permits(packet.TCP, r.From, r.To)
-	if !ok || g.fallback(ctx, r) {
+	if !ok {
+		return
+	}
+	if intercept := g.intercept.Load(); intercept != nil && (*intercept)(ctx, r) {
 		return
 	}
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)

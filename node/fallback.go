@@ -29,6 +29,10 @@ func (n *Node) RegisterFallbackTCPHandler(cb FallbackTCPHandler) func() {
 	defer f.mu.Unlock()
 	entry := &cb
 	f.set(append(slices.Clone(f.all()), entry))
+	if f.serve == nil {
+		f.serve = (*runtime).serveFallbacks
+		f.join()
+	}
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -38,8 +42,26 @@ func (n *Node) RegisterFallbackTCPHandler(cb FallbackTCPHandler) func() {
 
 // fallbacks are the registered handlers. The slice is replaced, never written to.
 type fallbacks struct {
-	mu  sync.Mutex // held to replace it
 	now atomic.Pointer[[]*FallbackTCPHandler]
+
+	mu    sync.Mutex     // held to change what follows, and to replace the slice
+	serve func(*runtime) // nil until there was one: a program that has none does not link it
+	run   *runtime       // nil until the node has started
+}
+
+// started notes the node's runtime, before packets come.
+func (f *fallbacks) started(r *runtime) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.run = r
+	f.join()
+}
+
+// join has the runtime ask the handlers once there are both. f.mu is held.
+func (f *fallbacks) join() {
+	if f.serve != nil && f.run != nil {
+		f.serve(f.run)
+	}
 }
 
 func (f *fallbacks) all() []*FallbackTCPHandler {
@@ -64,6 +86,18 @@ func (f *fallbacks) decide(src, dst netip.AddrPort) (handler func(net.Conn), int
 // any reports whether there are handlers. It is asked for each packet to a port that
 // nobody listens to.
 func (f *fallbacks) any() bool { return len(f.all()) > 0 }
+
+// serveFallbacks has the handlers asked from now on.
+func (r *runtime) serveFallbacks() {
+	ask := interceptor(r.fallback)
+	r.intercept.Store(&ask)
+	if r.stack != nil {
+		r.stack.Unheard(r.fallbacks.any, r.unheard)
+	}
+}
+
+// An interceptor may serve a request, and reports whether it has decided about it.
+type interceptor func(context.Context, *netstack.Request) (decided bool)
 
 // unheard serves a connection to an address of the node that nobody listens for. It
 // is refused unless a handler takes it.

@@ -184,6 +184,7 @@ func (n *Node) start() (*runtime, error) {
 		s.close()
 		return nil, fmt.Errorf("start node: %w", err)
 	}
+	n.fallbacks.started(r)
 	r.start()
 	return r, nil
 }

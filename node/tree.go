@@ -71,7 +71,8 @@ type runtime struct {
 	taps      taps
 	asides    asides
 	loopback  loopback
-	fallbacks *fallbacks // of the Node
+	fallbacks *fallbacks                  // of the Node
+	intercept atomic.Pointer[interceptor] // asks fallbacks; nil while there were none
 
 	endpoints *actor.Cell[[]control.Endpoint] // where this node can be reached
 	netInfo   *actor.Cell[control.NetInfo]
@@ -151,7 +152,6 @@ func (r *runtime) openOverlay() (err error) {
 		return err
 	}
 	r.services = r.stack
-	r.stack.Unheard(r.fallbacks.any, r.unheard)
 	links := r.stack.Links()
 	for _, l := range links {
 		r.overlay.links = append(r.overlay.links, l)
