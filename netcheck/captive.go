@@ -166,16 +166,27 @@ func (e portalEndpoint) captive(ctx context.Context, network host.Network) bool 
 		e.challenge && resp.Header.Get("X-Tailscale-Response") != "response ts_"+e.host
 }
 
-// noPortals are prefixes of names of interfaces that lead to no portal (NC-51).
-var noPortals = append([]string{"tailscale", "tun", "tap", "docker", "kube", "wg", "ipsec"}, map[string][]string{
-	"windows": {"loopback", "tunnel", "ppp", "isatap", "teredo", "6to4"},
-	"darwin":  {"pdp", "awdl", "bridge", "ap", "utun", "llw", "anpi", "lo", "stf", "gif", "xhc", "pktap"},
-	"ios":     {"pdp", "awdl", "bridge", "ap", "utun", "llw", "anpi", "lo", "stf", "gif", "xhc", "pktap"},
-	"android": {"rmnet", "p2p", "dummy", "sit"},
-}[runtime.GOOS]...)
+// noPortals are prefixes of names of interfaces that lead to no portal (NC-51), and
+// noPortalsHere are those of this operating system.
+var (
+	noPortals     = []string{"tailscale", "tun", "tap", "docker", "kube", "wg", "ipsec"}
+	noPortalsHere = portalless()
+)
+
+func portalless() []string {
+	switch runtime.GOOS {
+	case "windows":
+		return []string{"loopback", "tunnel", "ppp", "isatap", "teredo", "6to4"}
+	case "darwin", "ios":
+		return []string{"pdp", "awdl", "bridge", "ap", "utun", "llw", "anpi", "lo", "stf", "gif", "xhc", "pktap"}
+	case "android":
+		return []string{"rmnet", "p2p", "dummy", "sit"}
+	}
+	return nil
+}
 
 func mayMeetPortal(i host.Interface) bool {
 	name := strings.ToLower(i.Name)
-	return !i.Loopback && len(i.Addrs) > 0 &&
-		!slices.ContainsFunc(noPortals, func(p string) bool { return strings.HasPrefix(name, p) })
+	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	return !i.Loopback && len(i.Addrs) > 0 && !slices.ContainsFunc(noPortals, begins) && !slices.ContainsFunc(noPortalsHere, begins)
 }

@@ -75,7 +75,7 @@ type Regions struct {
 
 	table  atomic.Pointer[table]
 	routes routes
-	inbox  chan message
+	inbox  chan *slot // regions to connect; of want
 	pulse  actor.Pulse
 	kicked chan struct{} // holds a token when a client's state has changed
 	status actor.Cell[Status]
@@ -101,7 +101,7 @@ func New(cfg Config) *Regions {
 		cfg:    cfg,
 		dialer: cfg.dialer(),
 		log:    cfg.logger(),
-		inbox:  make(chan message, 64),
+		inbox:  make(chan *slot, 64),
 		pulse:  actor.NewPulse("derp.Regions"),
 		kicked: make(chan struct{}, 1),
 	}
@@ -153,7 +153,7 @@ func (r *Regions) want(s *slot) {
 		return
 	}
 	select {
-	case r.inbox <- openRegion{s}:
+	case r.inbox <- s:
 	default:
 		s.wanted.Store(false)
 		r.stats.refusedOpens.Add(1)
@@ -181,14 +181,6 @@ func (r *Regions) Heard(peer key.NodePublic) uint16 {
 	return rt.region
 }
 
-// A message changes which regions are open. Only Serve applies it.
-type message interface{ apply(*regionSet) }
-
-// openRegion asks for a region to be connected.
-type openRegion struct{ *slot }
-
-func (m openRegion) apply(st *regionSet) { st.open(m.slot) }
-
 // Serve keeps the regions until ctx ends.
 func (r *Regions) Serve(ctx context.Context) error {
 	return actor.Run(ctx, func(ctx context.Context, g *actor.Group) error {
@@ -210,8 +202,8 @@ func (r *Regions) Serve(ctx context.Context) error {
 			case <-homeChanged:
 				home, homeChanged = r.cfg.Home.Load()
 				st.setHome(home)
-			case m := <-r.inbox:
-				m.apply(st)
+			case s := <-r.inbox:
+				st.open(s)
 			case c := <-st.closed:
 				st.onClosed(c)
 			case <-sweep.C:
