@@ -84,7 +84,7 @@ func (d *dialer) upgrade(ctx context.Context, u *url.URL, at netip.Addr, h *Clie
 		stream.Close()
 		return nil, cmp.Or(ctx.Err(), err)
 	}
-	return NewConn(&switchedConn{ReadWriteCloser: stream, local: local}, br, secrets), nil
+	return NewConn(&switchedConn{stream, local}, br, secrets), nil
 }
 
 // switched accepts 101 with our protocol and nothing else (CTL-06). What the
@@ -103,10 +103,13 @@ func switched(resp *http.Response) (io.ReadWriteCloser, error) {
 // A switchedConn is what net/http leaves of a connection that has switched
 // protocols. It has no deadlines: whoever holds it closes it.
 type switchedConn struct {
-	io.ReadWriteCloser
-	local net.Addr
+	stream io.ReadWriteCloser
+	local  net.Addr
 }
 
+func (c *switchedConn) Read(b []byte) (int, error)     { return c.stream.Read(b) }
+func (c *switchedConn) Write(b []byte) (int, error)    { return c.stream.Write(b) }
+func (c *switchedConn) Close() error                   { return c.stream.Close() }
 func (c *switchedConn) LocalAddr() net.Addr            { return c.local }
 func (*switchedConn) RemoteAddr() net.Addr             { return controlAddr{} }
 func (*switchedConn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }

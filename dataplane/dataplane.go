@@ -167,7 +167,7 @@ func New(c Config) (*Dataplane, error) {
 	d.table.Store(emptyTable())
 	var err error
 	d.engine, err = wireguard.New(wireguard.Config{
-		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, PeerAt: d.peerAt, Events: events{d}, Logger: c.Logger,
+		Private: c.Private, MTU: c.MTU, Send: d.sendOne, Reply: d.reply, PeerAt: d.peerAt, Events: &events{d}, Logger: c.Logger,
 		Late: &lateSink{sink{d: d, delivery: c.NewDelivery()}}, Held: c.Held,
 	})
 	d.config.Private = key.NodePrivate{} // the engine alone needs it
@@ -205,16 +205,16 @@ func (c *Config) complete() error {
 // of peers and routes, and the outbound loops. Each may fail and be started again
 // alone; flows, sessions and routes outlive that.
 func (d *Dataplane) Services() []actor.Service {
-	return []actor.Service{tunnelService{d.engine}, &peersService{d}, &outboundService{d}}
+	return []actor.Service{&tunnelService{d.engine}, &peersService{d}, &outboundService{d}}
 }
 
 // tunnelService names the engine for the supervisor.
 type tunnelService struct{ engine *wireguard.Engine }
 
-func (tunnelService) String() string { return "wireguard.Engine" }
+func (*tunnelService) String() string { return "wireguard.Engine" }
 
 // Serve runs the engine.
-func (s tunnelService) Serve(ctx context.Context) error { return s.engine.Serve(ctx) }
+func (s *tunnelService) Serve(ctx context.Context) error { return s.engine.Serve(ctx) }
 
 // Applied holds the network map that peers, routes and filter follow now; nil
 // while nothing passes.

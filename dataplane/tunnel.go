@@ -98,26 +98,26 @@ func (d *Dataplane) peerAt(src *wireguard.Source) *wireguard.Peer {
 type events struct{ d *Dataplane }
 
 // Up is part of wireguard.Events.
-func (e events) Up(wp *wireguard.Peer, initiator bool) {
+func (e *events) Up(wp *wireguard.Peer, initiator bool) {
 	if e.d.config.Hooks.Up != nil {
 		e.d.config.Hooks.Up(wp.Key(), initiator)
 	}
 }
 
 // GaveUp is part of wireguard.Events.
-func (e events) GaveUp(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.GaveUp, wp) }
+func (e *events) GaveUp(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.GaveUp, wp) }
 
 // Erased is part of wireguard.Events.
-func (e events) Erased(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.Erased, wp) }
+func (e *events) Erased(wp *wireguard.Peer) { e.tell(e.d.config.Hooks.Erased, wp) }
 
-func (e events) tell(hook func(key.NodePublic), wp *wireguard.Peer) {
+func (e *events) tell(hook func(key.NodePublic), wp *wireguard.Peer) {
 	if hook != nil {
 		hook(wp.Key())
 	}
 }
 
 // Heard is part of wireguard.Events.
-func (e events) Heard(wp *wireguard.Peer, src *wireguard.Source) {
+func (e *events) Heard(wp *wireguard.Peer, src *wireguard.Source) {
 	if p := peerOf(wp); p != nil {
 		e.d.learn(p, src)
 	}
@@ -128,7 +128,7 @@ func (e events) Heard(wp *wireguard.Peer, src *wireguard.Source) {
 
 // FirstPacket is part of wireguard.Events. It tells the peer our disco key from
 // our address to the peer's first one (PATH-21, PATH-22).
-func (e events) FirstPacket(wp *wireguard.Peer, b []byte) int {
+func (e *events) FirstPacket(wp *wireguard.Peer, b []byte) int {
 	p := peerOf(wp)
 	if p == nil || e.d.config.Disco.IsZero() {
 		return 0

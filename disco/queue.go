@@ -35,11 +35,12 @@ func (q *queue) first() *peer {
 // A peerHeap is a container/heap of peers that keeps their slots.
 type peerHeap []*peer
 
-func (h peerHeap) Len() int           { return len(h) }
-func (h peerHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h peerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].slot, h[j].slot = i, j
+func (h *peerHeap) Len() int           { return len(*h) }
+func (h *peerHeap) Less(i, j int) bool { return (*h)[i].due.Before((*h)[j].due) }
+func (h *peerHeap) Swap(i, j int) {
+	peers := *h
+	peers[i], peers[j] = peers[j], peers[i]
+	peers[i].slot, peers[j].slot = i, j
 }
 
 func (h *peerHeap) Push(x any) {

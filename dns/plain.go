@@ -200,13 +200,13 @@ func (r *Resolver) dialUDP(ctx context.Context, to netip.AddrPort) (io.ReadWrite
 	if err != nil {
 		return nil, err
 	}
-	return &hostConn{UDPConn: conn, to: to}, nil
+	return &hostConn{udp: conn, to: to}, nil
 }
 
 // A hostConn is a socket of the host that hears one server only. One goroutine
 // may read.
 type hostConn struct {
-	host.UDPConn
+	udp  host.UDPConn
 	to   netip.AddrPort
 	more [][]byte // what came with the last datagram
 }
@@ -231,7 +231,7 @@ func (c *hostConn) receive() error {
 	buf := readBuffers.Get().(*[64 << 10]byte)
 	defer readBuffers.Put(buf)
 	ms := [1]host.Message{{Buf: buf[:]}}
-	n, err := c.ReadBatch(ms[:])
+	n, err := c.udp.ReadBatch(ms[:])
 	if err != nil || n == 0 || ms[0].From != c.to || ms[0].Segment <= 0 {
 		return err
 	}
@@ -243,5 +243,8 @@ func (c *hostConn) receive() error {
 
 // Write sends a datagram to the server.
 func (c *hostConn) Write(b []byte) (int, error) {
-	return len(b), c.WriteBursts(c.to, []packet.Burst{{Buf: b, Size: len(b), Count: 1}})
+	return len(b), c.udp.WriteBursts(c.to, []packet.Burst{{Buf: b, Size: len(b), Count: 1}})
 }
+
+// Close ends Read.
+func (c *hostConn) Close() error { return c.udp.Close() }

@@ -90,7 +90,7 @@ func (w *serviceWorld) askFrom(h *simnet.Host, to netip.Addr, name string) strin
 	}
 	defer conn.Close()
 	defer time.AfterFunc(time.Minute, func() { conn.Close() }).Stop()
-	c := hostConn{UDPConn: conn, to: netip.AddrPortFrom(to, dnsPort)}
+	c := hostConn{udp: conn, to: netip.AddrPortFrom(to, dnsPort)}
 	if _, err := c.Write(message(w.t, name, a)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestSVC74ServiceIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		c := hostConn{UDPConn: conn, to: netip.AddrPortFrom(ServiceIPv4, dnsPort)}
+		c := hostConn{udp: conn, to: netip.AddrPortFrom(ServiceIPv4, dnsPort)}
 		for range maxUnderway + 10 {
 			c.Write(message(t, "x.example", a))
 		}

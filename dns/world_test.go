@@ -88,7 +88,7 @@ func (w *world) dialTunnel(ctx context.Context, network string, to netip.AddrPor
 	if err != nil {
 		return nil, err
 	}
-	return &tunnelConn{hostConn: hostConn{UDPConn: conn, to: to}}, nil
+	return &tunnelConn{hostConn: hostConn{udp: conn, to: to}}, nil
 }
 
 // A tunnelConn is a datagram connection; nobody asks for what it has not.

@@ -49,18 +49,16 @@ func (r *run) beginPortal() {
 		defer cancel()
 		captive, err := DetectCaptive(ctx, check)
 		if err != nil {
-			return portalFound(Unknown)
+			return func(r *run) { r.onPortal(Unknown) }
 		}
-		return portalFound(triOf(captive))
+		return func(r *run) { r.onPortal(triOf(captive)) }
 	})
 }
 
-type portalFound Tri
-
-func (p portalFound) apply(r *run) {
+func (r *run) onPortal(found Tri) {
 	r.children--
 	r.portal = portalOff
-	r.report.CaptivePortal = Tri(p)
+	r.report.CaptivePortal = found
 }
 
 // A PortalCheck is what a captive-portal check asks.

@@ -54,8 +54,8 @@ type reached struct {
 	ipv6, icmp bool
 }
 
-// apply lowers the region's latency. That says nothing of UDP (NC-35).
-func (m reached) apply(r *run) {
+// onReached lowers the region's latency. That says nothing of UDP (NC-35).
+func (r *run) onReached(m reached) {
 	r.children--
 	if m.region == 0 {
 		return
@@ -73,16 +73,13 @@ func (r *run) measure(tokens chan struct{}, kind string, region *netmap.Region, 
 		case tokens <- struct{}{}:
 			defer func() { <-tokens }()
 		case <-ctx.Done():
-			return reached{}
+			return func(r *run) { r.onReached(reached{}) }
 		}
 		m, err := by(ctx, region)
-		if err == nil {
-			return m
-		}
-		if !notAvailable(err) && ctx.Err() == nil {
+		if err != nil && !notAvailable(err) && ctx.Err() == nil {
 			r.checker.log.Debug("netcheck: region not reached", "by", kind, "region", region.RegionID, "err", err)
 		}
-		return reached{}
+		return func(r *run) { r.onReached(m) }
 	})
 }
 

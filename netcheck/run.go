@@ -52,8 +52,8 @@ const (
 	portalRuns
 )
 
-// An event is what a child has found out. Only the run's goroutine applies it.
-type event interface{ apply(*run) }
+// An event notes what a child has found out. Only the run's goroutine calls it.
+type event func(*run)
 
 func (c *Checker) newRun(dm *netmap.DERPMap, o Options, full bool) *run {
 	now := time.Now()
@@ -110,7 +110,7 @@ func (r *run) serve(ctx context.Context, g *actor.Group) error {
 		case a := <-r.answers:
 			r.onAnswer(a)
 		case e := <-r.events:
-			e.apply(r)
+			e(r)
 		case <-timer.C:
 		}
 	}
@@ -159,12 +159,6 @@ func (r *run) child(work func(context.Context) event) {
 	})
 }
 
-// A found is the answer of the name service; addr is not valid if there is none.
-type found struct {
-	name nameKey
-	addr netip.Addr
-}
-
 // lookUpAll looks up every name of the plan, so that no probe waits longer than
 // it must.
 func (r *run) lookUpAll() {
@@ -184,7 +178,7 @@ func (r *run) lookUpAll() {
 					r.checker.log.Debug("netcheck: name of a relay not found", "name", k.name, "err", err)
 				}
 				select {
-				case r.events <- found{k, addr}:
+				case r.events <- func(r *run) { r.onName(k, addr) }:
 				case <-ctx.Done():
 				}
 				return nil
@@ -193,17 +187,17 @@ func (r *run) lookUpAll() {
 	}
 }
 
-// apply sends the probes that waited for the name. Of a name that is not found
-// now, the last good answer is taken (NC-12).
-func (f found) apply(r *run) {
-	if f.addr.IsValid() {
-		r.checker.remember(f.name, f.addr)
+// onName sends the probes that waited for a name. Of one that is not found now, whose
+// address is not valid, the last good answer is taken (NC-12).
+func (r *run) onName(name nameKey, addr netip.Addr) {
+	if addr.IsValid() {
+		r.checker.remember(name, addr)
 	} else {
-		f.addr = r.checker.names[f.name]
+		addr = r.checker.names[name]
 	}
-	r.addrs[f.name] = f.addr
-	waiting := r.waiting[f.name]
-	delete(r.waiting, f.name)
+	r.addrs[name] = addr
+	waiting := r.waiting[name]
+	delete(r.waiting, name)
 	for _, s := range waiting {
 		if !r.probing.over(time.Now()) && r.probing.wanted(s) {
 			r.probe(s)
@@ -308,13 +302,11 @@ func (r *run) askPortMap() {
 		if err != nil && ctx.Err() == nil {
 			r.checker.log.Debug("netcheck: port mapping protocols not found out", "err", err)
 		}
-		return portMapped(pm)
+		return func(r *run) { r.onPortMap(pm) }
 	})
 }
 
-type portMapped PortMapping
-
-func (p portMapped) apply(r *run) {
+func (r *run) onPortMap(p PortMapping) {
 	r.children--
 	r.report.UPnP, r.report.PMP, r.report.PCP = triOf(p.UPnP), triOf(p.PMP), triOf(p.PCP)
 }

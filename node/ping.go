@@ -219,7 +219,7 @@ func (r *runtime) pingPeerAPI(ctx context.Context, peer *netmap.Peer, p *Pong) e
 type serverPinger struct{ *runtime }
 
 // Ping is part of control.Pinger.
-func (s serverPinger) Ping(ctx context.Context, to netip.Addr, kind string) (control.PingResponse, error) {
+func (s *serverPinger) Ping(ctx context.Context, to netip.Addr, kind string) (control.PingResponse, error) {
 	a := control.PingResponse{IP: to.String(), NodeIP: to.String()}
 	p, err := s.ping(ctx, to, PingKind(kind))
 	if err != nil {

@@ -120,7 +120,7 @@ func newRuntime(s settings, e *events, f *fallbacks) (*runtime, error) {
 		URL: s.controlURL, Network: s.network, Proxy: s.proxy, Headers: s.headers, Logger: s.log, Resolve: r.resort.resolve,
 		Machine: p.p.Machine, Keys: p, Lock: p, LockKey: p.lockKey(), Disco: r.disco.Public(),
 		AuthKey: s.authKey, Ephemeral: s.ephemeral, Tags: s.tags,
-		Hostinfo: r.self.hostinfo, Home: r.home, Pinger: serverPinger{r},
+		Hostinfo: r.self.hostinfo, Home: r.home, Pinger: &serverPinger{r},
 		Endpoints: r.endpoints, NetInfo: r.netInfo,
 	})
 	if err != nil {
