@@ -29,9 +29,6 @@ func Nameservers(n Network) ([]netip.AddrPort, error) {
 	return nil, fmt.Errorf("host: nameservers: %w", errors.ErrUnsupported)
 }
 
-// Nameservers is for the function of that name.
-func (s seen) Nameservers() ([]netip.AddrPort, error) { return Nameservers(s.Network) }
-
 // Nameservers is for the function of that name. On Windows, Apple's systems and
 // Android no file tells: what is in theirs, if they have one, is not what they ask.
 func (OS) Nameservers() ([]netip.AddrPort, error) {

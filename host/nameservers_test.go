@@ -54,10 +54,10 @@ func (told) Nameservers() ([]netip.AddrPort, error) {
 
 // A monitored network tells as the network does, or as it does not.
 func TestNameserversOfAMonitoredNetwork(t *testing.T) {
-	if got, err := Nameservers(seen{Network: told{}}); err != nil || fmt.Sprint(got) != "[127.0.0.1:5353]" {
+	if got, err := Nameservers(&seen{network: told{}}); err != nil || fmt.Sprint(got) != "[127.0.0.1:5353]" {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := Nameservers(seen{Network: struct{ Network }{}}); !errors.Is(err, errors.ErrUnsupported) {
+	if got, err := Nameservers(&seen{network: struct{ Network }{}}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of one that does not tell: %v, %v", got, err)
 	}
 }

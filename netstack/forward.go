@@ -108,11 +108,12 @@ func (f *Forwarder) End(ended func(proto packet.Proto, from, to netip.AddrPort) 
 
 // A forwarding is what a Forwarder has under way during one Serve.
 type forwarding struct {
-	*Forwarder
-	group  *actor.Group
-	syns   *tcp.Forwarder
-	routes atomic.Pointer[[]netip.Prefix]
-	flows  sync.Map // of datagrams, by datagramFlow
+	forwarder *Forwarder
+	stack     *Stack
+	group     *actor.Group
+	syns      *tcp.Forwarder
+	routes    atomic.Pointer[[]netip.Prefix]
+	flows     sync.Map // of datagrams, by datagramFlow
 
 	mu    sync.Mutex
 	ended bool
@@ -129,7 +130,7 @@ type forwarded struct {
 }
 
 func newForwarding(f *Forwarder, g *actor.Group) *forwarding {
-	w := &forwarding{Forwarder: f, group: g, open: make(map[*forwarded]struct{})}
+	w := &forwarding{forwarder: f, stack: f.stack, group: g, open: make(map[*forwarded]struct{})}
 	for kind := range w.uses {
 		w.uses[kind] = newTally(f.limits[kind])
 	}
@@ -178,7 +179,7 @@ func (w *forwarding) begin(fl *forwarded, serve func(context.Context)) error {
 	case !w.routed(fl.to.Addr()):
 		return errNoRoute
 	case !w.uses[fl.kind].take(fl.from.Addr()):
-		w.count.busy.Add(1)
+		w.forwarder.count.busy.Add(1)
 		return errBusy
 	}
 	ctx, cancel := context.WithCancel(w.group.Context())
@@ -200,7 +201,7 @@ func (w *forwarding) full(kind forwardKind, from netip.Addr) bool {
 	if w.uses[kind].room(from) {
 		return false
 	}
-	w.count.busy.Add(1)
+	w.forwarder.count.busy.Add(1)
 	return true
 }
 

@@ -28,11 +28,11 @@ func (w *forwarding) echo(h *packet.Header, pkt []byte) {
 	w.begin(fl, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, echoPatience)
 		defer cancel()
-		if err := w.config.Echo(ctx, from, to, message[header.ICMPv4MinimumSize:]); err != nil || w.answer(from, to, message) != nil {
-			w.count.failed.Add(1)
+		if err := w.forwarder.config.Echo(ctx, from, to, message[header.ICMPv4MinimumSize:]); err != nil || w.answer(from, to, message) != nil {
+			w.forwarder.count.failed.Add(1)
 			return
 		}
-		w.count.echo.Add(1)
+		w.forwarder.count.echo.Add(1)
 	})
 }
 

@@ -68,7 +68,7 @@ func (w *forwarding) syn(h *packet.Header, pkt []byte, routed bool) bool {
 	p := parsed(h, pkt)
 	defer p.DecRef()
 	if !routed || !parse.TCP(p) || !w.syns.HandlePacket(id, p) {
-		w.count.failed.Add(1)
+		w.forwarder.count.failed.Add(1)
 	}
 	return true
 }

@@ -33,11 +33,11 @@ type Request struct {
 // answered with a reset (SVC-50).
 func (w *forwarding) request(syn *tcp.ForwarderRequest) {
 	from, to := flowOfID(syn.ID())
-	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.count}
+	r := &Request{From: from, To: to, stack: w.stack, syn: syn, count: &w.forwarder.count}
 	fl := &forwarded{kind: forwardTCP, proto: packet.TCP, from: from, to: to}
 	serve := func(ctx context.Context) {
 		defer r.refuse()
-		w.config.TCP(ctx, r)
+		w.forwarder.config.TCP(ctx, r)
 	}
 	if err := w.begin(fl, serve); err != nil {
 		r.complete(true)

@@ -25,12 +25,12 @@ func (w *forwarding) datagram(h *packet.Header, pkt []byte, routed bool) bool {
 		return false
 	}
 	if !routed {
-		w.count.failed.Add(1)
+		w.forwarder.count.failed.Add(1)
 		return true
 	}
 	c, err := w.openFlow(h.Src, h.Dst)
 	if err != nil {
-		w.count.failed.Add(1)
+		w.forwarder.count.failed.Add(1)
 		return true
 	}
 	if !whole(h, pkt) {
@@ -65,14 +65,14 @@ func (w *forwarding) openFlow(from, to netip.AddrPort) (*UDPConn, error) {
 	w.flows.Store(name, c)
 	serve := func(ctx context.Context) {
 		defer w.flows.Delete(name)
-		w.config.UDP(ctx, c)
+		w.forwarder.config.UDP(ctx, c)
 	}
 	if err := w.begin(&forwarded{kind: forwardUDP, proto: packet.UDP, from: from, to: to}, serve); err != nil {
 		w.flows.Delete(name)
 		c.Close()
 		return nil, err
 	}
-	w.count.udp.Add(1)
+	w.forwarder.count.udp.Add(1)
 	return c, nil
 }
 
