@@ -30,7 +30,6 @@ var mayImport = map[string][]string{
 	"internal/actor": {},
 
 	"internal/version":  {},
-	"internal/pcapng":   {},
 	"internal/ownnet":   {}, // of tests
 	"internal/settings": slices.Concat(leaves, []string{"node", "proxy", "state"}),
 
@@ -73,7 +72,7 @@ var mayImport = map[string][]string{
 	"node": slices.Concat(leaves, data, []string{
 		"control", "dataplane", "dataplane/wireguard", "netstack", "packetfilter", "state",
 		"transport/derp", "transport/udp", "transport/portmap", "internal/version",
-		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi", "localapi", "internal/pcapng",
+		"disco", "netcheck", "endpoints", "dns", "internal/carry", "proxy/socks", "peerapi", "localapi",
 	}),
 	"devnet": slices.Concat(leaves, data, []string{
 		"control", "devnet/internal/policy", "transport/derp", "transport/derp/relay",
@@ -110,6 +109,7 @@ var onlyIn = map[string][]string{
 	"google.golang.org/protobuf":             {"vpn", "vpn/"},
 	"tailscale.com":                          {},
 	"golang.zx2c4.com/wireguard/device":      {},
+	"golang.zx2c4.com/wireguard/tai64n":      {},
 	"github.com/klauspost/compress/internal": {},
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/seed94491740/tsnode/dataplane"
-	"github.com/seed94491740/tsnode/internal/pcapng"
 	"github.com/seed94491740/tsnode/packet"
 )
 
@@ -118,7 +117,8 @@ func (t *taps) capture(ctx context.Context, w io.Writer) error {
 
 // begin begins a capture.
 func (t *taps) begin() (*capture, error) {
-	c := &capture{more: make(chan struct{}, 1), waiting: pcapng.AppendHeader(make([]byte, 0, captureStart), captureName)}
+	c := &capture{more: make(chan struct{}, 1), waiting: make(packet.Capture, 0, captureStart)}
+	c.waiting.Begin(captureName)
 	c.more <- struct{}{}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,7 +151,7 @@ type capture struct {
 	more chan struct{} // signalled when something waits
 
 	mu      sync.Mutex
-	waiting []byte // to be written
+	waiting packet.Capture // to be written
 	dropped uint64
 }
 
@@ -160,7 +160,7 @@ func (c *capture) sent(pkts []packet.Outbound) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range pkts {
-		c.add(now, pcapng.Outbound, pkts[i].Len(), pkts[i].Head, pkts[i].Body...)
+		c.add(now, packet.Sent, pkts[i].Len(), pkts[i].Head, pkts[i].Body...)
 	}
 }
 
@@ -168,16 +168,16 @@ func (c *capture) received(pkt []byte) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.add(now, pcapng.Inbound, len(pkt), pkt)
+	c.add(now, packet.Received, len(pkt), pkt)
 }
 
 // add appends a packet to what waits, if there is room. c.mu is held.
-func (c *capture) add(now time.Time, d pcapng.Direction, length int, head []byte, body ...[]byte) {
-	if len(c.waiting)+pcapng.PacketSize(length) > maxCaptured {
+func (c *capture) add(now time.Time, way packet.Way, length int, head []byte, body ...[]byte) {
+	if len(c.waiting)+packet.CapturedSize(length) > maxCaptured {
 		c.dropped++
 		return
 	}
-	c.waiting = pcapng.AppendPacket(c.waiting, now, d, head, body...)
+	c.waiting.Add(now, way, head, body...)
 	select {
 	case c.more <- struct{}{}:
 	default:
@@ -186,7 +186,7 @@ func (c *capture) add(now time.Time, d pcapng.Direction, length int, head []byte
 
 // take returns what waits, and how many packets are missing so far. It leaves the
 // memory of before in its place.
-func (c *capture) take(written []byte) (waiting []byte, dropped uint64) {
+func (c *capture) take(written packet.Capture) (waiting packet.Capture, dropped uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	waiting = c.waiting
@@ -196,7 +196,7 @@ func (c *capture) take(written []byte) (waiting []byte, dropped uint64) {
 
 // write writes what is captured until ctx ends, and then the rest.
 func (c *capture) write(ctx context.Context, w io.Writer) error {
-	var written []byte
+	var written packet.Capture
 	for {
 		select {
 		case <-c.more:
@@ -213,7 +213,8 @@ func (c *capture) write(ctx context.Context, w io.Writer) error {
 // finish writes what still waits, and what is missing.
 func (c *capture) finish(w io.Writer) error {
 	rest, dropped := c.take(nil)
-	if _, err := w.Write(pcapng.AppendDropped(rest, time.Now(), dropped)); err != nil {
+	rest.End(time.Now(), dropped)
+	if _, err := w.Write(rest); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil

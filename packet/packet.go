@@ -1,6 +1,6 @@
 // Package packet is the shape of an IP packet on its way through a node: the
 // parsed summary that filter, tunnel and netstack agree on, the batch types
-// that cross between them, and Internet checksums.
+// that cross between them, Internet checksums, and captures.
 //
 // It owns no state and knows no rule. Source: doc/protocol/node-services.md
 // section 2 (SVC-04..08) and doc/protocol/wireguard.md section 6.
