@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tai64n"
-
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -227,7 +225,7 @@ func TestReplayedInitiations(t *testing.T) {
 // TestInitiationGap: WG-08, WG-10, as measured on upstream.
 func TestInitiationGap(t *testing.T) {
 	paper(t, func(w *engineWorld, a *ourNode, b *nobody) {
-		try := func(what string, stamp tai64n.Timestamp, want int, reason Reason) {
+		try := func(what string, stamp timestamp, want int, reason Reason) {
 			t.Helper()
 			b.got = nil
 			before := dropped(a.e, reason)

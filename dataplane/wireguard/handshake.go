@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.zx2c4.com/wireguard/tai64n"
-
 	"github.com/seed94491740/tsnode/key"
 )
 
@@ -52,7 +50,7 @@ func (id *identity) shared(peer *[32]byte) ([32]byte, error) {
 
 // initiate makes rows 1 to 4 of doc/protocol/wireguard.md section 1.4 as
 // initiator and returns the state after row 4. MACs are left to the caller.
-func (id *identity) initiate(m *initiation, peer, shared *[32]byte, ephemeral *ecdh.PrivateKey, stamp *tai64n.Timestamp) (s symmetric, err error) {
+func (id *identity) initiate(m *initiation, peer, shared *[32]byte, ephemeral *ecdh.PrivateKey, stamp *timestamp) (s symmetric, err error) {
 	s = start(peer)
 	copy(m.Ephemeral[:], ephemeral.PublicKey().Bytes())
 	s.mixKey(m.Ephemeral[:])
@@ -89,7 +87,7 @@ func (id *identity) identify(m *initiation) (static [32]byte, s symmetric, err e
 }
 
 // authenticate runs row 4 as responder and returns the stamp.
-func (s *symmetric) authenticate(m *initiation, shared *[32]byte) (stamp tai64n.Timestamp, err error) {
+func (s *symmetric) authenticate(m *initiation, shared *[32]byte) (stamp timestamp, err error) {
 	k := s.mixKey2(shared[:])
 	if !s.open(stamp[:], &k, m.Stamp[:]) {
 		s.erase()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tai64n"
-
 	"github.com/seed94491740/tsnode/key"
 	"github.com/seed94491740/tsnode/packet"
 )
@@ -191,7 +189,7 @@ func (l *loop) applyUpdates() {
 	if patch == nil {
 		return
 	}
-	stamps := map[key.NodePublic]tai64n.Timestamp{} // of peers that may come back at once
+	stamps := map[key.NodePublic]timestamp{} // of peers that may come back at once
 	for ; patch != nil; patch = patch.next {
 		for _, p := range patch.diff.Remove {
 			l.removePeer(p, stamps)
@@ -203,7 +201,7 @@ func (l *loop) applyUpdates() {
 }
 
 // addPeer makes the record of a peer; our own key never is one (WG-09).
-func (l *loop) addPeer(n NewPeer, stamps map[key.NodePublic]tai64n.Timestamp) {
+func (l *loop) addPeer(n NewPeer, stamps map[key.NodePublic]timestamp) {
 	switch {
 	case n.Key.Raw() == l.e.identity.public:
 		l.e.count(dropOwnKey, 1)
@@ -216,7 +214,7 @@ func (l *loop) addPeer(n NewPeer, stamps map[key.NodePublic]tai64n.Timestamp) {
 }
 
 // removePeer forgets a peer and erases its session at once (WG-50).
-func (l *loop) removePeer(p *Peer, stamps map[key.NodePublic]tai64n.Timestamp) {
+func (l *loop) removePeer(p *Peer, stamps map[key.NodePublic]timestamp) {
 	if p == nil || !l.e.peers.remove(p) {
 		return
 	}

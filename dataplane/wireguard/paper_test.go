@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"testing"
 	"time"
-
-	"golang.zx2c4.com/wireguard/tai64n"
 )
 
 // A nobody is the other end of a tunnel as written on paper: it does nothing but
@@ -46,7 +44,7 @@ func newPaper(w *engineWorld, eph byte) *paperHandshake {
 }
 
 // initiate makes an initiation with an index and a stamp.
-func (h *paperHandshake) initiate(w *engineWorld, index uint32, stamp tai64n.Timestamp) []byte {
+func (h *paperHandshake) initiate(w *engineWorld, index uint32, stamp timestamp) []byte {
 	shared, err := h.id.shared(&h.a)
 	if err != nil {
 		w.t.Fatal(err)
@@ -120,4 +118,4 @@ func (n *ourNode) give(b []byte) {
 	n.w.sleep(engineRTT)
 }
 
-func (w *engineWorld) stamp(d time.Duration) tai64n.Timestamp { return stampAt(w.start.Add(d)) }
+func (w *engineWorld) stamp(d time.Duration) timestamp { return stampAt(w.start.Add(d)) }

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tai64n"
-
 	"github.com/seed94491740/tsnode/key"
 )
 
@@ -17,8 +15,8 @@ type Peer struct {
 	Owner any // the caller's own record, as given in NewPeer
 
 	key     key.NodePublic
-	stamp   tai64n.Timestamp // greatest accepted; owned by the actor; WG-10
-	upAt    atomic.Uint32    // last handshake, Unix time in seconds; 0 = never
+	stamp   timestamp     // greatest accepted; owned by the actor; WG-10
+	upAt    atomic.Uint32 // last handshake, Unix time in seconds; 0 = never
 	session atomic.Pointer[session]
 	masq    atomic.Pointer[Masquerade]
 	tx, rx  atomic.Uint64 // bytes of datagrams

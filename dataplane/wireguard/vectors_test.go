@@ -217,7 +217,7 @@ func TestStamps(t *testing.T) {
 		t.Errorf("tick after the last of second 5 = %x", got)
 	}
 	now := time.Now()
-	lower, upper := stampAt(now), tai64n.Now()
+	lower, upper := stampAt(now), timestamp(tai64n.Now())
 	if lower.After(upper) {
 		t.Errorf("stampAt gives %x, upstream later %x", lower, upper)
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"time"
 
-	"golang.zx2c4.com/wireguard/tai64n"
-
 	"github.com/seed94491740/tsnode/key"
 )
 
@@ -252,7 +250,7 @@ type verified struct {
 	ephemeral [32]byte
 	state     symmetric // after row 4
 	shared    *[32]byte
-	stamp     tai64n.Timestamp
+	stamp     timestamp
 }
 
 // answered is a response to a pending initiation, with valid MACs.
