@@ -15,8 +15,8 @@ func TestBuiltInRoots(t *testing.T) {
 		text []byte
 		sum  string // https://letsencrypt.org/certificates/
 	}{
-		"ISRG Root X1": {isrgRootX1, "96bcec06264976f37460779acf28c5a7cfe8a3c0aae11a8ffcee05c0bddf08c6"},
-		"ISRG Root X2": {isrgRootX2, "69729b8e15a86efc177a57afb7171dfc64add28c2fca8cf1507e34453ccb1470"},
+		"ISRG Root X1": {[]byte(isrgRootX1), "96bcec06264976f37460779acf28c5a7cfe8a3c0aae11a8ffcee05c0bddf08c6"},
+		"ISRG Root X2": {[]byte(isrgRootX2), "69729b8e15a86efc177a57afb7171dfc64add28c2fca8cf1507e34453ccb1470"},
 	} {
 		block, _ := pem.Decode(tt.text)
 		if block == nil {
