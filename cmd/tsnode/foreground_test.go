@@ -260,7 +260,7 @@ func TestBugReportHasNoSecret(t *testing.T) {
 	args := append(joins(tailnet, "sick"), "--socket", socket, "--state-dir", state, "-D", "0", "--proxy-auth", "user:hushhush", "-L", "0:web:7", "-v")
 	p := startProcess(t, []string{"TS_AUTHKEY=" + key}, args...)
 	p.find("running as sick")
-	go io.Copy(io.Discard, scannerRest{p.lines})
+	go io.Copy(io.Discard, p.lines)
 	root := newRoot()
 	root.SetArgs([]string{"bugreport", "--socket", socket, "--file", file})
 	root.SetOut(io.Discard)

@@ -30,9 +30,12 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata"})
 }
 
+// findTimeout is how long a test waits for a line.
+const findTimeout = 30 * time.Second
+
 // command runs the command line in this process until the test ends, and
 // returns what it writes to standard error.
-func command(t *testing.T, args ...string) *bufio.Scanner {
+func command(t *testing.T, args ...string) *reading {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
@@ -53,20 +56,37 @@ func command(t *testing.T, args ...string) *bufio.Scanner {
 			t.Errorf("%v: %v", args, err)
 		}
 	})
-	return bufio.NewScanner(out)
+	return newReading(out)
+}
+
+// A reading is of what a command writes, line by line.
+type reading struct {
+	*bufio.Scanner
+	from io.ReadCloser
+}
+
+func newReading(from io.ReadCloser) *reading { return &reading{bufio.NewScanner(from), from} }
+
+// Read reads what is left, to keep the writer from waiting.
+func (s *reading) Read(p []byte) (int, error) {
+	if !s.Scan() {
+		return 0, io.EOF
+	}
+	return copy(p, s.Bytes()), nil
 }
 
 // find reads lines until one matches, and returns the match's first group; what
 // follows is read over.
-func find(t *testing.T, lines *bufio.Scanner, pattern string) string {
+func find(t *testing.T, lines *reading, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
+	defer time.AfterFunc(findTimeout, func() { lines.from.Close() }).Stop()
 	for lines.Scan() {
 		if m := re.FindStringSubmatch(lines.Text()); m != nil {
 			return m[len(m)-1]
 		}
 	}
-	t.Fatalf("no line matches %q", pattern)
+	t.Fatalf("no line matches %q, or none within %v", pattern, findTimeout)
 	return ""
 }
 
@@ -89,11 +109,11 @@ func TestRunForwardsBothWays(t *testing.T) {
 	}
 	web := command(t, append(common, "--hostname", "web", "-R", "80:127.0.0.1:"+port)...)
 	find(t, web, "running as (web.tailnet.test)")
-	go io.Copy(io.Discard, scannerRest{web})
+	go io.Copy(io.Discard, web)
 	laptop := command(t, append(common, "--hostname", "laptop", "-L", "0:web:80")...)
 	addr := find(t, laptop, `forwarding (\S+) to web:80`)
 	find(t, laptop, "running as (laptop)")
-	go io.Copy(io.Discard, scannerRest{laptop})
+	go io.Copy(io.Discard, laptop)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	resp, err := client.Get("http://" + addr + "/path")
 	if err != nil {
@@ -103,16 +123,6 @@ func TestRunForwardsBothWays(t *testing.T) {
 	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "backend got /path" {
 		t.Errorf("got %q, %v", body, err)
 	}
-}
-
-// scannerRest reads what a scanner has left, to keep its writer from waiting.
-type scannerRest struct{ *bufio.Scanner }
-
-func (s scannerRest) Read(p []byte) (int, error) {
-	if !s.Scan() {
-		return 0, io.EOF
-	}
-	return copy(p, s.Bytes()), nil
 }
 
 func TestReadAuthKey(t *testing.T) {
@@ -216,7 +226,7 @@ func TestForwardSaysWhatToDo(t *testing.T) {
 	common := []string{"run", "--ephemeral", "--login-server", tailnet.URL()}
 	web := command(t, append(common, "--hostname", "web")...)
 	find(t, web, "running as (web)")
-	go io.Copy(io.Discard, scannerRest{web})
+	go io.Copy(io.Discard, web)
 	laptop := command(t, append(common, "--hostname", "laptop", "-L", "0:web:81")...)
 	addr := find(t, laptop, `forwarding (\S+) to web:81`)
 	find(t, laptop, "running as (laptop)")
@@ -225,7 +235,7 @@ func TestForwardSaysWhatToDo(t *testing.T) {
 		defer c.Close()
 	}
 	find(t, laptop, "rejected by the tailnet's policy.*(ask its administrator)")
-	go io.Copy(io.Discard, scannerRest{laptop})
+	go io.Copy(io.Discard, laptop)
 }
 
 func TestQRText(t *testing.T) {

@@ -72,7 +72,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	base := p.find(`health and metrics on (\S+)`)
 	addr := p.find(`forwarding (\S+) to other:7`)
 	p.find("running as counts")
-	go io.Copy(io.Discard, scannerRest{p.lines})
+	go io.Copy(io.Discard, p.lines)
 	dialEcho(t, addr).works()
 
 	resp, err := http.Get(base + "/metrics")

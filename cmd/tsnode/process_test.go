@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -25,7 +24,7 @@ const patience = 60 * time.Second
 type process struct {
 	*exec.Cmd
 	t     *testing.T
-	lines *bufio.Scanner // what it writes to standard error
+	lines *reading // what it writes to standard error
 }
 
 // startProcess runs the command line until the test ends.
@@ -43,7 +42,7 @@ func startCommand(t *testing.T, name string, environ []string, args ...string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.lines = bufio.NewScanner(stderr)
+	p.lines = newReading(stderr)
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +113,7 @@ func echoNode(t *testing.T, tailnet *devnet.Net, name string) {
 	t.Setenv("TS_AUTHKEY", tailnet.AuthKey(devnet.KeyOptions{Reusable: true}))
 	lines := command(t, append(joins(tailnet, name), "--drain", "100ms", "-R", "7:"+echoServer(t))...)
 	find(t, lines, "running as")
-	go io.Copy(io.Discard, scannerRest{lines})
+	go io.Copy(io.Discard, lines)
 }
 
 // An echo is a connection to an echo server.

@@ -97,7 +97,7 @@ func TestBugReportHasNoLoginURL(t *testing.T) {
 		for !strings.Contains(url, "/a/") && !strings.Contains(url, "register") && !strings.Contains(url, "login") {
 			url = p.find(`(http://127.0.0.1[^\s"]+/[^\s"]{8,})`)
 		}
-		go io.Copy(io.Discard, scannerRest{p.lines})
+		go io.Copy(io.Discard, p.lines)
 		root := newRoot()
 		root.SetArgs([]string{"bugreport", "--socket", socket, "--file", file})
 		root.SetOut(io.Discard)

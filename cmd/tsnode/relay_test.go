@@ -106,7 +106,7 @@ func TestRelayCommand(t *testing.T) {
 	if line := find(t, relay, "(.*reload failed.*)"); !strings.Contains(line, "the old limit stays") {
 		t.Errorf("log line %q", line)
 	}
-	go io.Copy(io.Discard, scannerRest{relay})
+	go io.Copy(io.Discard, relay)
 }
 
 // probe measures a relay that the command runs, and says so with JSON; a relay
@@ -116,7 +116,7 @@ func TestRelayProbeCommand(t *testing.T) {
 	relay := command(t, "relay", "--hostname", "127.0.0.1", "--certmode", "manual", "--certdir", dir, "--addr", "127.0.0.1:0",
 		"--http-port", "-1", "--debug-addr", "", "--stun=false", "--key-file", filepath.Join(dir, "relay.key"))
 	addr := find(t, relay, `listen\.relay=(\S+)`)
-	go io.Copy(io.Discard, scannerRest{relay})
+	go io.Copy(io.Discard, relay)
 	measure := func(url string) (probe.Report, error) {
 		out := new(strings.Builder)
 		root := newRoot()

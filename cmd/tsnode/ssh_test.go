@@ -95,7 +95,7 @@ func TestRemoteOnOwnAddress(t *testing.T) {
 	if addr := p.find(`forwarding (\S+) to`); addr != ip+":7" {
 		t.Errorf("listens on %s, want %s:7", addr, ip)
 	}
-	go io.Copy(io.Discard, scannerRest{p.lines})
+	go io.Copy(io.Discard, p.lines)
 	laptop := startProcess(t, withKey(tailnet), append(joins(tailnet, "laptop"), "-L", "0:"+ip+":7")...)
 	addr := laptop.find(`forwarding (\S+) to`)
 	laptop.find("running as laptop")

@@ -130,7 +130,7 @@ func joinTailnet(t *testing.T, tailnet *devnet.Net, name string) {
 	t.Setenv("TS_AUTHKEY", tailnet.AuthKey(devnet.KeyOptions{Reusable: true}))
 	lines := command(t, "run", "--ephemeral", "--login-server", tailnet.URL(), "--hostname", name)
 	find(t, lines, "running as ("+name+")")
-	go io.Copy(io.Discard, scannerRest{lines})
+	go io.Copy(io.Discard, lines)
 	t.Setenv("TS_AUTHKEY", "")
 }
 

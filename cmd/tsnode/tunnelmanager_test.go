@@ -134,12 +134,12 @@ func TestTunnelManagerInterrupted(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(out)
+	lines := newReading(out)
 	find(t, lines, "^log: ") // the node is about to join
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	io.Copy(io.Discard, scannerRest{lines})
+	io.Copy(io.Discard, lines)
 	if err := cmd.Wait(); err != nil || strings.Contains(stderr.String(), "cancel") {
 		t.Errorf("ends with %v, and says\n%s", err, stderr.String())
 	}
