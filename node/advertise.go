@@ -136,7 +136,7 @@ func (g gateway) tcp(ctx context.Context, r *netstack.Request) {
 		g.log.Debug("connection not accepted", "from", r.From, "to", r.To, "err", err)
 		return
 	}
-	if err := carry.Pipe(ctx, in, out, new(carry.Traffic)); err != nil && ctx.Err() == nil {
+	if err := carry.Pipe(ctx, in, out, &g.carried); err != nil && ctx.Err() == nil {
 		g.log.Debug("forwarded connection ended", "from", r.From, "to", r.To, "err", err)
 	}
 }

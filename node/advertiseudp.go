@@ -23,5 +23,5 @@ func (g gateway) udp(ctx context.Context, in *netstack.UDPConn) {
 	}
 	defer out.Close()
 	defer g.behalf.note(packet.UDP, out.LocalAddr(), from)()
-	carry.PipeDatagrams(ctx, in, out, carry.IdleAfter(to.Port()))
+	carry.PipeDatagrams(ctx, in, out, carry.IdleAfter(to.Port()), &g.carried)
 }

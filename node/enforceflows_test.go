@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
+	"regexp"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -179,8 +179,10 @@ func TestPolicyEndsForwardedFlows(t *testing.T) {
 	}
 }
 
-// tellDrops has a test that fails log what nodes have dropped, and why.
+// tellDrops has a test that fails log what nodes have dropped, and why, and what
+// could have lost packets elsewhere.
 func tellDrops(t *testing.T, nodes ...*node.Node) {
+	tells := regexp.MustCompile("dropped|relay_packets|rebinds|restarts").MatchString
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
@@ -188,7 +190,7 @@ func tellDrops(t *testing.T, nodes ...*node.Node) {
 		for _, n := range nodes {
 			for _, m := range n.Metrics() {
 				for _, s := range m.Samples {
-					if s.Value != 0 && strings.Contains(m.Name, "drop") {
+					if s.Value != 0 && tells(m.Name) {
 						t.Log(n.Hostname, m.Name, s.Labels, s.Value)
 					}
 				}

@@ -46,6 +46,8 @@ func (m *metrics) stack(r *runtime) {
 		value(f.TCP, "protocol", "tcp"), value(f.UDP, "protocol", "udp"), value(f.Echo, "protocol", "icmp"))
 	m.counter("tsnode_routed_refused_total", "Flows with networks behind the node that were refused, by reason.",
 		value(f.Busy, "reason", "busy"), value(f.Failed, "reason", "no_answer"))
+	m.counter("tsnode_routed_bytes_total", "Bytes that peers and networks behind the node have exchanged, by direction.",
+		value(r.carried.In.Load(), "direction", "to_network"), value(r.carried.Out.Load(), "direction", "to_peer"))
 	m.gauge("tsnode_routed_open", "Flows with networks behind the node that are under way.", value(f.Open))
 	if memory := r.memory(); memory.Limit > 0 {
 		m.gauge("tsnode_memory_limit_bytes", "Memory that packets and connections may take.", value(memory.Limit))
@@ -127,6 +129,7 @@ func (m *metrics) drops(r *runtime, p *plane, s *dataplane.Stats) {
 		add("stack", "socket_full", n.UDPOverflow+n.ICMPOverflow)
 		add("stack", "nobody", n.UDPNobody)
 	}
+	add("routed", "not_sent", r.carried.Dropped.Load())
 	if r.device != nil {
 		n := r.device.Stats()
 		add("device", "malformed", n.Malformed)

@@ -16,6 +16,7 @@ import (
 	"github.com/seed94491740/tsnode/dns"
 	"github.com/seed94491740/tsnode/host"
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/carry"
 	"github.com/seed94491740/tsnode/netmap"
 	"github.com/seed94491740/tsnode/netstack"
 )
@@ -134,6 +135,7 @@ type routing struct {
 	forwarder *netstack.Forwarder         // nil in tests without netstack
 	forwards  sync.Once                   // starts it
 	behalf    behalf
+	carried   carry.Traffic // between peers and hosts behind the node
 }
 
 func newRouting(p Preferences) *routing {

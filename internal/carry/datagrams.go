@@ -6,25 +6,27 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed94491740/tsnode/internal/actor"
 )
 
-// PipeDatagrams carries datagrams between two connections until neither has
-// received any for the time after, or ctx ends, and closes both.
-func PipeDatagrams(ctx context.Context, a, b net.Conn, after time.Duration) {
+// PipeDatagrams carries datagrams between the connection that asked and the one that
+// was made for it until neither has received any for the time after, or ctx ends, and
+// closes both.
+func PipeDatagrams(ctx context.Context, asked, made net.Conn, after time.Duration, t *Traffic) {
 	g := actor.NewGroup(ctx)
 	idle := &idleness{after: after, began: time.Now()}
-	closeBoth := func() { a.Close(); b.Close() }
+	closeBoth := func() { asked.Close(); made.Close() }
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
-	oneWay := func(to, from net.Conn) {
+	oneWay := func(to, from net.Conn, bytes *atomic.Uint64) {
 		defer closeBoth()
-		idle.receive(from, func(d []byte) { to.Write(d) })
+		idle.receive(from, func(b []byte) { t.send(to, b, bytes) })
 	}
-	g.Go(func(context.Context) error { oneWay(b, a); return nil })
-	oneWay(a, b)
+	g.Go(func(context.Context) error { oneWay(made, asked, &t.In); return nil })
+	oneWay(asked, made, &t.Out)
 	g.Wait()
 }
 
@@ -88,7 +90,7 @@ func (d *Datagrams[K]) Send(g *actor.Group, key K, source netip.Addr, b []byte) 
 	}
 	if conn := d.connOf(f, b); conn != nil {
 		f.touch()
-		d.write(conn, b)
+		d.Traffic.send(conn, b, &d.Traffic.In)
 	}
 }
 
@@ -149,7 +151,7 @@ func (d *Datagrams[K]) run(ctx context.Context, key K, f *datagramFlow) {
 	f.after = idle
 	f.touch()
 	for _, b := range d.dialled(f, conn) {
-		d.write(conn, b)
+		d.Traffic.send(conn, b, &d.Traffic.In)
 	}
 	f.receive(conn, func(b []byte) {
 		d.Traffic.Out.Add(uint64(len(b)))
@@ -167,12 +169,6 @@ func (d *Datagrams[K]) dialled(f *datagramFlow, conn net.Conn) (waiting [][]byte
 		waitingRoom.giveN(f.source, len(b)+datagramCost)
 	}
 	return waiting
-}
-
-func (d *Datagrams[K]) write(conn net.Conn, b []byte) {
-	if n, err := conn.Write(b); err == nil {
-		d.Traffic.In.Add(uint64(n))
-	}
 }
 
 // forget ends a flow, and drops what waits for it.

@@ -21,7 +21,7 @@ func TestPipeDatagramsIdles(t *testing.T) {
 		out, hostSide := net.Pipe()
 		ended := make(chan time.Time, 1)
 		go func() {
-			PipeDatagrams(t.Context(), in, out, idleAfter)
+			PipeDatagrams(t.Context(), in, out, idleAfter, new(Traffic))
 			ended <- time.Now()
 		}()
 		begin, buf := time.Now(), make([]byte, 100)
@@ -38,6 +38,28 @@ func TestPipeDatagramsIdles(t *testing.T) {
 	})
 }
 
+// What passes is counted, and what cannot be sent on.
+func TestPipeDatagramsCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, in := net.Pipe()
+		out, hostSide := net.Pipe()
+		var traffic Traffic
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go PipeDatagrams(ctx, in, out, idleAfter, &traffic)
+		go peer.Write(make([]byte, 5))
+		hostSide.Read(make([]byte, 100))
+		go hostSide.Write(make([]byte, 7))
+		peer.Read(make([]byte, 100))
+		hostSide.Close()
+		peer.Write(make([]byte, 9))
+		synctest.Wait()
+		if in, out, dropped := traffic.In.Load(), traffic.Out.Load(), traffic.Dropped.Load(); in != 5 || out != 7 || dropped != 1 {
+			t.Errorf("%d bytes in, %d out, %d datagrams dropped; want 5, 7, 1", in, out, dropped)
+		}
+	})
+}
+
 // Datagrams of all lengths pass whole, the first one too.
 func TestPipeDatagramsCarriesAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -45,7 +67,7 @@ func TestPipeDatagramsCarriesAll(t *testing.T) {
 		out, hostSide := net.Pipe()
 		done := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { defer close(done); PipeDatagrams(ctx, in, out, idleAfter) }()
+		go func() { defer close(done); PipeDatagrams(ctx, in, out, idleAfter, new(Traffic)) }()
 		buf := make([]byte, LongestDatagram+1)
 		for _, size := range []int{LongestDatagram, 1, 2049} {
 			for _, way := range [][2]net.Conn{{peer, hostSide}, {hostSide, peer}} {

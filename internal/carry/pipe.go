@@ -19,7 +19,17 @@ type Traffic struct {
 	Out atomic.Uint64 // to it
 
 	Flows   atomic.Uint64 // flows of datagrams begun
-	Dropped atomic.Uint64 // datagrams for which there was no room
+	Dropped atomic.Uint64 // datagrams for which there was no room, or that could not be sent on
+}
+
+// send sends a datagram on, and counts it.
+func (t *Traffic) send(to net.Conn, b []byte, bytes *atomic.Uint64) {
+	n, err := to.Write(b)
+	if err != nil {
+		t.Dropped.Add(1)
+		return
+	}
+	bytes.Add(uint64(n))
 }
 
 // Pipe copies between the connection that asked and the one that was made for it
