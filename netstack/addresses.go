@@ -56,6 +56,9 @@ func (as *addresses) set(gv *stack.Stack, addrs []netip.Addr) error {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	want, first, err := roles(addrs)
+	if as.role != nil && maps.Equal(want, as.role) { // as of most netmaps; sockets keep their routes
+		return err
+	}
 	errs := []error{err}
 	for a, role := range as.role {
 		if r, stays := want[a]; stays && r == role {

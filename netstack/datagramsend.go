@@ -172,14 +172,17 @@ func (d *datagramSender) routeTo(from, to netip.Addr) (*stack.Route, error) {
 	if d.route != nil && d.from == from && d.to == to && d.when == now {
 		return d.route, nil
 	}
-	d.release()
 	if now == nil || !now.of(to).IsValid() {
+		d.release()
 		return nil, ErrNoAddress
 	}
 	if from.IsValid() && from.Is4() != to.Is4() {
 		return nil, syscall.EADDRNOTAVAIL
 	}
+	// The old route goes last: the address of a host behind the node is the stack's as
+	// long as there is a route from it, and what comes meanwhile must find it.
 	r, err := d.stack.gv.FindRoute(nicID, toGvisor(from), toGvisor(to), protocolOf(to), false)
+	d.release()
 	if err != nil {
 		return nil, errorOf(err)
 	}
