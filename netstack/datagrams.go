@@ -57,7 +57,12 @@ type datagram struct {
 
 // HandlePacket implements stack.TransportEndpoint, on a receive goroutine.
 func (d *datagrams) HandlePacket(id stack.TransportEndpointID, p *stack.PacketBuffer) {
-	if !validUDP(id, p) || !d.conn.bound.local.IsValid() && !d.conn.stack.ours(id.LocalAddress) {
+	if !validUDP(id, p) {
+		d.conn.stack.count.udpMalformed.Add(1)
+		return
+	}
+	if !d.conn.bound.local.IsValid() && !d.conn.stack.ours(id.LocalAddress) {
+		d.conn.stack.count.udpNobody.Add(1) // a host behind the node, whose flow has just ended
 		return
 	}
 	size := p.Size() + queueOverhead

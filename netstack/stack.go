@@ -97,6 +97,7 @@ type counters struct {
 	udpLost      atomic.Uint64
 	udpOverflow  atomic.Uint64
 	udpNobody    atomic.Uint64
+	udpMalformed atomic.Uint64
 	icmpLost     atomic.Uint64
 	icmpOverflow atomic.Uint64
 
@@ -110,6 +111,8 @@ type Stats struct {
 	UDPLost        uint64 // of those, datagrams
 	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
 	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
+	Misdelivered   uint64 // inbound packets to or from addresses that they cannot be for, or come from, here
+	Malformed      uint64 // inbound packets, segments and datagrams that are none, or damaged
 	ICMPLost       uint64 // of LinkDropped, messages of raw sockets
 	ICMPOverflow   uint64 // inbound messages that found their raw socket's buffer full
 	TCPRefused     uint64 // connections for which Config.Buffers had no room
@@ -208,12 +211,16 @@ func (s *Stack) Links() []*Link { return s.links }
 
 // Stats returns the counters.
 func (s *Stack) Stats() Stats {
-	t := s.gv.Stats().TCP
+	gv := s.gv.Stats()
+	t := gv.TCP
 	return Stats{
-		LinkDropped:    s.linkDropped(),
-		UDPLost:        s.count.udpLost.Load(),
-		UDPOverflow:    s.count.udpOverflow.Load(),
-		UDPNobody:      s.count.udpNobody.Load(),
+		LinkDropped:  s.linkDropped(),
+		UDPLost:      s.count.udpLost.Load(),
+		UDPOverflow:  s.count.udpOverflow.Load(),
+		UDPNobody:    s.count.udpNobody.Load(),
+		Misdelivered: gv.IP.InvalidDestinationAddressesReceived.Value() + gv.IP.InvalidSourceAddressesReceived.Value(),
+		Malformed: gv.IP.MalformedPacketsReceived.Value() + gv.IP.MalformedFragmentsReceived.Value() +
+			t.InvalidSegmentsReceived.Value() + t.ChecksumErrors.Value() + s.count.udpMalformed.Load(),
 		ICMPLost:       s.count.icmpLost.Load(),
 		ICMPOverflow:   s.count.icmpOverflow.Load(),
 		TCPRefused:     s.budget.refusals(),

@@ -189,6 +189,24 @@ func TestUDPNobodyListens(t *testing.T) {
 	}
 }
 
+// What gVisor or a socket drops is counted: packets for addresses that are not the
+// stack's, and those that are none.
+func TestDropsAreCounted(t *testing.T) {
+	s := newStack(t, b4, b6)
+	listenUDP(t, s, netip.AddrPortFrom(netip.Addr{}, 9))
+	for _, addrs := range [][3]netip.Addr{{a4, b4, host4}, {a6, b6, host6}} {
+		from, own, other := netip.AddrPortFrom(addrs[0], 9), netip.AddrPortFrom(addrs[1], 9), netip.AddrPortFrom(addrs[2], 9)
+		s.Link().Inject(udpPacket(t, from, other, "hello"))
+		long := udpPacket(t, from, own, "hello")
+		binary.BigEndian.PutUint16(long[len(long)-5-4:], 100) // its length, beyond its end
+		s.Link().Inject(long)
+	}
+	silent(t, s)
+	if n := s.Stats(); n.Misdelivered != 2 || n.Malformed != 2 || n.UDPNobody != 0 {
+		t.Errorf("%d misdelivered, %d malformed, %d for nobody; want 2, 2, 0", n.Misdelivered, n.Malformed, n.UDPNobody)
+	}
+}
+
 // A connected socket learns once that its peer has no such port; one that is not
 // connected does not.
 func TestUDPRefused(t *testing.T) {

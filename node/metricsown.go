@@ -128,6 +128,8 @@ func (m *metrics) drops(r *runtime, p *plane, s *dataplane.Stats) {
 		add("stack", "link_full", n.LinkDropped)
 		add("stack", "socket_full", n.UDPOverflow+n.ICMPOverflow)
 		add("stack", "nobody", n.UDPNobody)
+		add("stack", "misdelivered", n.Misdelivered)
+		add("stack", "malformed", n.Malformed)
 	}
 	add("routed", "not_sent", r.carried.Dropped.Load())
 	if r.device != nil {
