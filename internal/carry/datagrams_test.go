@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,16 @@ func TestPipeDatagramsIdles(t *testing.T) {
 	})
 }
 
+// A pickyConn sends no datagrams of nine bytes.
+type pickyConn struct{ net.Conn }
+
+func (c pickyConn) Write(b []byte) (int, error) {
+	if len(b) == 9 {
+		return 0, syscall.ECONNREFUSED
+	}
+	return c.Conn.Write(b)
+}
+
 // What passes is counted, and what cannot be sent on.
 func TestPipeDatagramsCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -46,16 +57,18 @@ func TestPipeDatagramsCounts(t *testing.T) {
 		var traffic Traffic
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go PipeDatagrams(ctx, in, out, idleAfter, &traffic)
-		go peer.Write(make([]byte, 5))
-		hostSide.Read(make([]byte, 100))
-		go hostSide.Write(make([]byte, 7))
+		go PipeDatagrams(ctx, in, pickyConn{out}, idleAfter, &traffic)
+		for _, size := range []int{5, 9, 6} {
+			peer.Write(make([]byte, size))
+			if size != 9 {
+				hostSide.Read(make([]byte, 100))
+			}
+		}
+		hostSide.Write(make([]byte, 7))
 		peer.Read(make([]byte, 100))
-		hostSide.Close()
-		peer.Write(make([]byte, 9))
 		synctest.Wait()
-		if in, out, dropped := traffic.In.Load(), traffic.Out.Load(), traffic.Dropped.Load(); in != 5 || out != 7 || dropped != 1 {
-			t.Errorf("%d bytes in, %d out, %d datagrams dropped; want 5, 7, 1", in, out, dropped)
+		if in, out, dropped := traffic.In.Load(), traffic.Out.Load(), traffic.Dropped.Load(); in != 11 || out != 7 || dropped != 1 {
+			t.Errorf("%d bytes in, %d out, %d datagrams dropped; want 11, 7, 1", in, out, dropped)
 		}
 	})
 }
