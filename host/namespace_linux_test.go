@@ -8,35 +8,20 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed94491740/tsnode/internal/ownnet"
 	"github.com/seed94491740/tsnode/packet"
 )
 
-// inNamespace runs the calling test again in a network of its own, which it
-// owns, and reports whether this is that process. A machine that lets nobody
-// make namespaces, or has no ip(8) to change one, has nothing to run it on. The
-// test runs beside others.
+// inNamespace is ownnet.Again for a test that runs beside others.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
 	t.Parallel()
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Logf("no network to change here: %v", err)
-		return false
-	}
-	child, err := again(t, &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	})
-	if err != nil {
-		t.Logf("no network to change here: %v", err)
-	}
-	return child
+	return ownnet.Again(t)
 }
 
 // ip runs ip(8) with each line of commands, and returns when it began the last.
@@ -44,9 +29,7 @@ func ip(t *testing.T, commands string) (began time.Time) {
 	t.Helper()
 	for line := range strings.Lines(commands) {
 		began = time.Now()
-		if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v\n%s", line, err, out)
-		}
+		ownnet.IP(t, line)
 	}
 	return began
 }

@@ -1,21 +1,19 @@
 package host
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed94491740/tsnode/internal/ownnet"
 	"github.com/seed94491740/tsnode/packet"
 )
 
@@ -30,7 +28,7 @@ type rule struct {
 // whether this is that process, which is then in a sandbox with these rules.
 func sandboxed(t *testing.T, rules []rule) bool {
 	t.Helper()
-	child, err := again(t, nil)
+	child, err := ownnet.Process(t, nil)
 	switch {
 	case err != nil:
 		t.Fatal(err)
@@ -40,38 +38,6 @@ func sandboxed(t *testing.T, rules []rule) bool {
 		}
 	}
 	return child
-}
-
-// again runs the calling test once more in a process of its own, with these
-// attributes, and reports whether this is that process. The test fails if it
-// does there; the error says that there is no such process.
-func again(t *testing.T, attr *syscall.SysProcAttr) (child bool, err error) {
-	t.Helper()
-	const variable = "TSNODE_TEST_AGAIN"
-	if os.Getenv(variable) == t.Name() {
-		return true, nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return false, err
-	}
-	var pattern []string // one for each level of subtests
-	for part := range strings.SplitSeq(t.Name(), "/") {
-		pattern = append(pattern, "^"+part+"$")
-	}
-	var out bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run="+strings.Join(pattern, "/"))
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, attr
-	if err := cmd.Start(); err != nil {
-		return false, err
-	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
-		t.Errorf("in a process of its own: %v\n%s", err, &out)
-	} else {
-		t.Logf("in a process of its own:\n%s", &out)
-	}
-	return false, nil
 }
 
 // enterSandbox installs a filter of seccomp(2) in all threads, for good. It

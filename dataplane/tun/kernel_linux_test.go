@@ -7,9 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,44 +15,9 @@ import (
 
 	"github.com/seed94491740/tsnode/dataplane"
 	"github.com/seed94491740/tsnode/internal/actor"
+	"github.com/seed94491740/tsnode/internal/ownnet"
 	"github.com/seed94491740/tsnode/packet"
 )
-
-// inNamespace runs the calling test again in a network of its own, which it
-// owns, and reports whether this is that process. A machine that lets nobody make
-// namespaces or TUN devices, or has no ip(8), has nothing to run it on.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const variable = "TSNODE_TEST_NAMESPACE"
-	if os.Getenv(variable) == t.Name() {
-		return true
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Logf("no way to set up a device here: %v", err)
-		return false
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Logf("no network of our own here: %v", err)
-		return false
-	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
-		t.Errorf("in a network of its own: %v\n%s", err, &out)
-	}
-	return false
-}
 
 // kernelDevice makes a TUN device that is up and has both addresses of a node;
 // it is nil where nobody may make one.
@@ -62,7 +25,7 @@ func kernelDevice(t *testing.T, flags uint16) *os.File {
 	t.Helper()
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
-		t.Logf("no TUN devices here: %v", err)
+		ownnet.Unavailable(t, err)
 		return nil
 	}
 	t.Cleanup(func() { f.Close() })
@@ -82,16 +45,9 @@ func kernelDevice(t *testing.T, flags uint16) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ip(t, "addr add "+a4.String()+"/10 dev tst0")
-	ip(t, "link set dev tst0 mtu 1280 up")
+	ownnet.IP(t, "addr add "+a4.String()+"/10 dev tst0")
+	ownnet.IP(t, "link set dev tst0 mtu 1280 up")
 	return f
-}
-
-func ip(t *testing.T, command string) {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(command)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v\n%s", command, err, out)
-	}
 }
 
 // A mirror gives every packet back to the operating system with its addresses
@@ -151,7 +107,7 @@ func TestKernelPlain(t *testing.T) { testKernel(t, unix.IFF_NO_PI, "") }
 func TestKernelVirtio(t *testing.T) { testKernel(t, unix.IFF_NO_PI|unix.IFF_VNET_HDR, "large") }
 
 func testKernel(t *testing.T, flags uint16, pieces string) {
-	if !inNamespace(t) {
+	if !ownnet.Again(t) {
 		return
 	}
 	f := kernelDevice(t, flags|unix.IFF_TUN)
@@ -178,7 +134,7 @@ func testKernel(t *testing.T, flags uint16, pieces string) {
 		t.Errorf("counted %+v", s)
 	}
 	f.Close()
-	ip(t, "link del tst0")
+	ownnet.IP(t, "link del tst0")
 	select {
 	case err := <-served:
 		if !errors.Is(err, dataplane.ErrDeviceGone) {
