@@ -111,8 +111,8 @@ type Stats struct {
 	UDPLost        uint64 // of those, datagrams
 	UDPOverflow    uint64 // inbound datagrams that found their socket's buffer full
 	UDPNobody      uint64 // inbound datagrams to ports without a socket (SVC-59)
-	Misdelivered   uint64 // inbound packets to or from addresses that they cannot be for, or come from, here
-	Malformed      uint64 // inbound packets, segments and datagrams that are none, or damaged
+	Misdelivered   uint64 // inbound packets to an address that is not the stack's, or from one that nobody has
+	Malformed      uint64 // inbound packets, segments and datagrams with headers or checksums that are wrong
 	ICMPLost       uint64 // of LinkDropped, messages of raw sockets
 	ICMPOverflow   uint64 // inbound messages that found their raw socket's buffer full
 	TCPRefused     uint64 // connections for which Config.Buffers had no room

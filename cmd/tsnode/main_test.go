@@ -30,9 +30,6 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata"})
 }
 
-// findTimeout is how long a test waits for a line.
-const findTimeout = 30 * time.Second
-
 // command runs the command line in this process until the test ends, and
 // returns what it writes to standard error.
 func command(t *testing.T, args ...string) *reading {
@@ -75,18 +72,18 @@ func (s *reading) Read(p []byte) (int, error) {
 	return copy(p, s.Bytes()), nil
 }
 
-// find reads lines until one matches, and returns the match's first group; what
-// follows is read over.
+// find reads lines until one matches, and returns the match's last group; what
+// comes before is read over.
 func find(t *testing.T, lines *reading, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
-	defer time.AfterFunc(findTimeout, func() { lines.from.Close() }).Stop()
+	defer time.AfterFunc(patience, func() { lines.from.Close() }).Stop()
 	for lines.Scan() {
 		if m := re.FindStringSubmatch(lines.Text()); m != nil {
 			return m[len(m)-1]
 		}
 	}
-	t.Fatalf("no line matches %q, or none within %v", pattern, findTimeout)
+	t.Fatalf("no line matches %q, or none within %v", pattern, patience)
 	return ""
 }
 
